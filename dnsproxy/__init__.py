@@ -1,0 +1,1 @@
+"""The transparent DNS proxy: a sans-IO engine and the trio shells around it."""

@@ -1,0 +1,1 @@
+"""What a policy means: parse, match names, select, resolve, explain. Pure Python."""
