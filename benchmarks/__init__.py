@@ -1,0 +1,1 @@
+"""Measures fqdnwall against what it stands beside, in one run, as ratios."""
