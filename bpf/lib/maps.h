@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Access to the maps, and the only place where bcc's rewritten map syntax stands: every other
+ * header calls the accessors below. The maps themselves are declared in layouts.h.
+ */
+#ifndef FQDNWALL_MAPS_H
+#define FQDNWALL_MAPS_H
+
+#include "layouts.h"
+
+static inline struct node_config *node_config(void)
+{
+	u32 zero = 0;
+
+	return config.lookup(&zero);
+}
+
+static inline struct endpoint_info *endpoint_lookup(u32 ifindex)
+{
+	return endpoints.lookup(&ifindex);
+}
+
+static inline bool endpoint_owns(u32 endpoint, struct address *address)
+{
+	struct endpoint_address key = {.endpoint = endpoint, .address = *address};
+
+	return endpoint_ips.lookup(&key) != NULL;
+}
+
+static inline struct ipcache_value *ipcache_lookup(struct address *address)
+{
+	struct ipcache_key key = {.prefix_length = 128, .address = *address};
+
+	return ipcache.lookup(&key);
+}
+
+static inline struct learned_value *learned_lookup(u32 scope, struct address *address)
+{
+	struct learned_key key = {.scope = scope, .address = *address};
+
+	return learned.lookup(&key);
+}
+
+static inline void *policy_of(u32 endpoint)
+{
+	return policies.lookup(&endpoint);
+}
+
+static inline struct policy_value *policy_entry(void *policy, struct policy_key *key)
+{
+	return bpf_map_lookup_elem_((uintptr_t)policy, key);
+}
+
+static inline struct ct_value *ct_find(struct ct_key *key)
+{
+	return conntrack.lookup(key);
+}
+
+static inline int ct_store(struct ct_key *key, struct ct_value *value)
+{
+	return conntrack.update(key, value);
+}
+
+static inline void ct_remove(struct ct_key *key)
+{
+	conntrack.delete(key);
+}
+
+static inline struct fragment_value *fragment_find(struct fragment_key *key)
+{
+	return fragments.lookup(key);
+}
+
+static inline int fragment_store(struct fragment_key *key, struct fragment_value *value)
+{
+	return fragments.update(key, value);
+}
+
+static inline void count_rule(u32 endpoint, u32 rule, u32 length)
+{
+	struct rule_key key = {.endpoint = endpoint, .rule = rule};
+	struct counter one = {.packets = 1, .bytes = length};
+	struct counter *counter = rule_stats.lookup(&key);
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += length;
+	} else {
+		rule_stats.update(&key, &one);
+	}
+}
+
+/* Direction 0 is to the endpoint, 1 from it; reason 0 counts what was forwarded. */
+static inline void count_packet(u8 reason, bool from_endpoint, u32 length)
+{
+	u32 index = (u32)reason * 2 + from_endpoint;
+	struct counter *counter = drop_stats.lookup(&index);
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += length;
+	}
+}
+
+static inline struct event_budget *budget_of(u32 endpoint)
+{
+	struct event_budget fresh = {};
+
+	return budgets.lookup_or_try_init(&endpoint, &fresh);
+}
+
+static inline struct event *event_reserve(void)
+{
+	u32 zero = 0;
+	struct event *event = events.ringbuf_reserve(sizeof(struct event));
+	u64 *lost;
+
+	if (!event) {
+		lost = events_lost.lookup(&zero);
+		if (lost)
+			(*lost)++;
+	}
+	return event;
+}
+
+static inline void event_submit(struct event *event)
+{
+	events.ringbuf_submit(event, 0);
+}
+
+#endif

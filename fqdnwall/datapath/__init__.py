@@ -1,0 +1,1 @@
+"""The kernel side: byte layouts, the loader (bcc), typed map views, events and attachment."""

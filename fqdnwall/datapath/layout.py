@@ -1,0 +1,149 @@
+"""Describing a C struct once, in Python, and deriving its packing and its C text from that.
+
+A subclass of ``Layout`` is a frozen dataclass whose annotations are the ``Annotated`` scalar
+types below or another ``Layout`` (an array of them through ``array_of``). ``pack`` and
+``unpack`` speak the machine's byte order except for ``Be16`` values, which are *held in host
+order in Python* and big-endian in memory. Padding is always explicit: a struct whose fields do
+not fall on their natural alignment is refused when the class is made, so the C compiler can
+never disagree about an offset.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
+
+ADDRESS_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One C scalar: its type name, its ``struct`` code and its alignment in bytes."""
+
+    c_type: str
+    code: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """``count`` elements of another layout, embedded."""
+
+    element: type[Layout]
+    count: int
+
+
+U8 = Annotated[int, Scalar("u8", "B", 1)]
+U16 = Annotated[int, Scalar("u16", "H", 2)]
+U32 = Annotated[int, Scalar("u32", "I", 4)]
+U64 = Annotated[int, Scalar("u64", "Q", 8)]
+Be16 = Annotated[int, Scalar("__be16", "2s", 2)]
+Be32 = Annotated[int, Scalar("__be32", "4s", 4)]
+Address = Annotated[bytes, Scalar("struct address", "16s", 4)]
+"""An IPv6 address in network order; IPv4 as ``::ffff:a.b.c.d``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    kind: Scalar | Array
+
+    @property
+    def code(self) -> str:
+        if isinstance(self.kind, Array):
+            return f"{self.kind.element.size() * self.kind.count}s"
+        return self.kind.code
+
+    @property
+    def alignment(self) -> int:
+        return self.kind.element.alignment() if isinstance(self.kind, Array) else self.kind.size
+
+    def c(self) -> str:
+        if isinstance(self.kind, Array):
+            return f"struct {self.kind.element.C_NAME} {self.name}[{self.kind.count}];"
+        return f"{self.kind.c_type} {self.name};"
+
+    def encode(self, value: Any) -> Any:
+        if isinstance(self.kind, Array):
+            if len(value) > self.kind.count:
+                raise ValueError(f"{self.name}: {len(value)} elements, {self.kind.count} fit")
+            return b"".join(element.pack() for element in value)
+        if self.kind.c_type.startswith("__be"):
+            return int(value).to_bytes(self.kind.size, "big")
+        return value
+
+    def decode(self, value: Any) -> Any:
+        if isinstance(self.kind, Array):
+            size = self.kind.element.size()
+            return tuple(
+                self.kind.element.unpack(value[at : at + size]) for at in range(0, len(value), size)
+            )
+        if self.kind.c_type.startswith("__be"):
+            return int.from_bytes(value, "big")
+        return value
+
+
+class Layout:
+    """Base of every struct that crosses the kernel boundary."""
+
+    __slots__ = ()
+
+    C_NAME: ClassVar[str]
+
+    @classmethod
+    def members(cls) -> tuple[_Member, ...]:
+        return _members(cls)
+
+    @classmethod
+    def size(cls) -> int:
+        """Bytes, which is also ``sizeof`` in C."""
+        return _packer(cls).size
+
+    @classmethod
+    def alignment(cls) -> int:
+        return max(member.alignment for member in _members(cls))
+
+    def pack(self) -> bytes:
+        members = _members(type(self))
+        values = (member.encode(getattr(self, member.name)) for member in members)
+        return _packer(type(self)).pack(*values)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        members = _members(cls)
+        values = _packer(cls).unpack(raw)
+        return cls(*(m.decode(v) for m, v in zip(members, values, strict=True)))
+
+    @classmethod
+    def c(cls) -> str:
+        """The C definition."""
+        body = "\n".join(f"\t{member.c()}" for member in _members(cls))
+        doc = (cls.__doc__ or "").strip().splitlines()[0]
+        return f"/* {doc} */\nstruct {cls.C_NAME} {{\n{body}\n}};\n"
+
+
+@cache
+def _members(layout: type[Any]) -> tuple[_Member, ...]:
+    hints = get_type_hints(layout, include_extras=True)
+    members = []
+    for field in fields(layout):
+        hint = hints[field.name]
+        if get_origin(hint) is not Annotated:
+            raise TypeError(f"{layout.__name__}.{field.name} has no C type")
+        members.append(_Member(field.name, get_args(hint)[1]))
+    return tuple(members)
+
+
+@cache
+def _packer(layout: type[Any]) -> struct.Struct:
+    """The packer, after checking that natural alignment leaves no hidden padding."""
+    offset = 0
+    for member in _members(layout):
+        if offset % member.alignment:
+            raise TypeError(f"{layout.__name__}.{member.name} at {offset} is not aligned")
+        offset += struct.calcsize("=" + member.code)
+    if offset % layout.alignment():
+        raise TypeError(f"{layout.__name__} is {offset} bytes: pad it")
+    return struct.Struct("=" + "".join(member.code for member in _members(layout)))

@@ -1,0 +1,125 @@
+"""Making the datapath present: maps and programs, pinned under one folder of the BPF file system.
+
+``load`` is level-triggered: maps that are pinned with the right shape are kept with all that they
+hold, others are made; programs are loaded anew and their pins replaced. An attached link goes on
+running the program that it was made with until ``attach`` gives it the new one. Nothing here
+depends on the calling process: when it ends, the pins keep everything.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fqdnwall.datapath import compiler, libbpf
+from fqdnwall.datapath.layouts import MAPS, POLICY_SHAPE, MapSpec, MapType
+
+BPF_FS = Path("/sys/fs/bpf")
+ROOT = BPF_FS / "fqdnwall"
+
+
+class LoadError(Exception):
+    """The datapath cannot be loaded on this host; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datapath:
+    """Open file descriptors of one instance's maps and programs, by name."""
+
+    pins: Path
+    maps: Mapping[str, int]
+    programs: Mapping[str, int]
+
+    def close(self) -> None:
+        for fd in (*self.maps.values(), *self.programs.values()):
+            os.close(fd)
+
+
+def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
+    """Load or take over the datapath of ``instance``. Raises LoadError, CompileError."""
+    compiled: dict[str, Any] = compiler.objects()
+    pins = ROOT / instance
+    try:
+        pins.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (pins / "links").mkdir(exist_ok=True)
+    except OSError as error:
+        raise LoadError(
+            f"cannot make {pins}: {error.strerror}. "
+            f"Is the BPF file system mounted? `mount -t bpf bpf {BPF_FS}`, as root"
+        ) from error
+    sizes = sizes or {}
+    try:
+        maps = {spec.name: _map(spec, pins, sizes.get(spec.name)) for spec in MAPS}
+        private = {
+            name: libbpf.map_create(kind, name, key, value, entries, flags)
+            for name, (kind, key, value, entries, flags) in compiled["private"].items()
+        }
+        programs = {
+            name: _program(name, program, {**maps, **private}, pins)
+            for name, program in compiled["programs"].items()
+        }
+    except OSError as error:
+        raise LoadError(f"the kernel refuses the datapath: {error}") from error
+    for fd in private.values():
+        os.close(fd)
+    return Datapath(pins, maps, programs)
+
+
+def _map(spec: MapSpec, pins: Path, size: int | None) -> int:
+    """The pinned map if its shape is right, else a new one in its place."""
+    path = str(pins / spec.name)
+    entries = size or spec.default
+    with contextlib.suppress(FileNotFoundError):
+        fd = libbpf.pinned(path)
+        info = libbpf.map_info(fd)
+        if (info.type, info.key_size, info.value_size, info.max_entries) == (
+            spec.kind,
+            spec.key_size,
+            spec.value_size,
+            entries,
+        ):
+            return fd
+        os.close(fd)
+        os.unlink(path)
+    fd = create(spec, entries)
+    libbpf.pin(fd, path)
+    return fd
+
+
+def create(spec: MapSpec, entries: int) -> int:
+    """A map of this shape, not pinned."""
+    inner = create(POLICY_SHAPE, POLICY_SHAPE.default) if spec.kind is MapType.HASH_OF_MAPS else 0
+    try:
+        return libbpf.map_create(
+            spec.kind, spec.name, spec.key_size, spec.value_size, entries, spec.flags, inner
+        )
+    finally:
+        if inner:
+            os.close(inner)
+
+
+def _program(name: str, program: Mapping[str, Any], maps: Mapping[str, int], pins: Path) -> int:
+    code = bytearray(base64.b64decode(program["code"]))
+    for at, map_name in program["maps"].items():
+        code[int(at) + 4 : int(at) + 8] = maps[map_name].to_bytes(4, "little")
+    fd = libbpf.program_load(name, bytes(code))
+    path = pins / name
+    path.unlink(missing_ok=True)
+    libbpf.pin(fd, str(path))
+    return fd
+
+
+def unload(instance: str) -> None:
+    """Remove every pin of the instance: links first, so that no packet meets half a datapath."""
+    pins = ROOT / instance
+    for folder in (pins / "links", pins):
+        with contextlib.suppress(FileNotFoundError):
+            for entry in sorted(folder.iterdir()):
+                if not entry.is_dir():
+                    entry.unlink()
+            folder.rmdir()

@@ -1,0 +1,233 @@
+"""Typed views on the pinned maps: layouts in, layouts out.
+
+A ``Table`` is one hash or LPM map. ``Policies`` makes one inner map for each distinct policy and
+swaps it in whole. Reads of large tables go in batches where the kernel has them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from fqdnwall.datapath import libbpf, loader
+from fqdnwall.datapath.layout import Layout
+from fqdnwall.datapath.layouts import (
+    MAPS,
+    POLICY_SHAPE,
+    Counter,
+    CtKey,
+    CtValue,
+    EndpointAddress,
+    EndpointInfo,
+    EventBudget,
+    IpcacheKey,
+    IpcacheValue,
+    LearnedKey,
+    LearnedValue,
+    MapSpec,
+    NodeConfig,
+    PolicyKey,
+    PolicyValue,
+    RuleKey,
+)
+
+K = TypeVar("K", bound=Layout)
+V = TypeVar("V", bound=Layout)
+
+SPECS: Mapping[str, MapSpec] = {spec.name: spec for spec in MAPS}
+
+
+class MapFull(Exception):
+    """The map holds as many entries as it may."""
+
+
+class Table(Generic[K, V]):
+    """A map from one layout to another. Raises MapFull or OSError."""
+
+    def __init__(self, fd: int, key: type[K], value: type[V]) -> None:
+        self.fd = fd
+        self._key = key
+        self._value = value
+
+    def get(self, key: K) -> V | None:
+        raw = libbpf.lookup(self.fd, key.pack(), self._value.size())
+        return None if raw is None else self._value.unpack(raw)
+
+    def put(self, key: K, value: V) -> None:
+        try:
+            libbpf.update(self.fd, key.pack(), value.pack())
+        except OSError as error:
+            if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ENOMEM):
+                raise MapFull(str(error)) from error
+            raise
+
+    def put_many(self, items: Iterable[tuple[K, V]]) -> None:
+        try:
+            libbpf.update_batch(self.fd, [(key.pack(), value.pack()) for key, value in items])
+        except OSError as error:
+            if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ENOMEM):
+                raise MapFull(str(error)) from error
+            raise
+
+    def delete(self, key: K) -> bool:
+        return libbpf.delete(self.fd, key.pack())
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        for key, value in self._raw_items():
+            yield self._key.unpack(key), self._value.unpack(value)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in libbpf.keys(self.fd, self._key.size()))
+
+    def _raw_items(self) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            yield from libbpf.batch_items(self.fd, self._key.size(), self._value.size())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, 524):  # 524: ENOTSUPP
+                raise
+        else:
+            return
+        for key in libbpf.keys(self.fd, self._key.size()):
+            value = libbpf.lookup(self.fd, key, self._value.size())
+            if value is not None:
+                yield key, value
+
+
+class Endpoints:
+    """ifindex → EndpointInfo."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def put(self, ifindex: int, info: EndpointInfo) -> None:
+        libbpf.update(self.fd, _u32(ifindex), info.pack())
+
+    def get(self, ifindex: int) -> EndpointInfo | None:
+        raw = libbpf.lookup(self.fd, _u32(ifindex), EndpointInfo.size())
+        return None if raw is None else EndpointInfo.unpack(raw)
+
+    def delete(self, ifindex: int) -> bool:
+        return libbpf.delete(self.fd, _u32(ifindex))
+
+    def items(self) -> Iterator[tuple[int, EndpointInfo]]:
+        for key in libbpf.keys(self.fd, 4):
+            raw = libbpf.lookup(self.fd, key, EndpointInfo.size())
+            if raw is not None:
+                yield int.from_bytes(key, "little"), EndpointInfo.unpack(raw)
+
+
+class Policies:
+    """endpoint id → a whole policy, in an inner map of its own."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @staticmethod
+    def build(entries: Iterable[tuple[PolicyKey, PolicyValue]]) -> int:
+        """A new inner map with these entries; the caller owns its fd. Raises MapFull."""
+        items = [(key.pack(), value.pack()) for key, value in entries]
+        if len(items) > POLICY_SHAPE.default:
+            raise MapFull(f"a policy of {len(items)} entries; {POLICY_SHAPE.default} fit")
+        fd = loader.create(POLICY_SHAPE, POLICY_SHAPE.default)
+        try:
+            libbpf.update_batch(fd, items)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def set(self, endpoint: int, policy_fd: int) -> None:
+        """Swap the endpoint's policy: every packet sees the old one or the new one."""
+        libbpf.update(self.fd, _u32(endpoint), _u32(policy_fd))
+
+    def delete(self, endpoint: int) -> bool:
+        return libbpf.delete(self.fd, _u32(endpoint))
+
+    def entries(self, endpoint: int) -> list[tuple[PolicyKey, PolicyValue]]:
+        """What the kernel holds for the endpoint."""
+        raw = libbpf.lookup(self.fd, _u32(endpoint), 4)
+        if raw is None:
+            return []
+        fd = libbpf.map_by_id(int.from_bytes(raw, "little"))
+        try:
+            return list(Table(fd, PolicyKey, PolicyValue).items())
+        finally:
+            os.close(fd)
+
+
+class Maps:
+    """Every map of one instance."""
+
+    def __init__(self, fds: Mapping[str, int]) -> None:
+        self.fds = fds
+        self.endpoints = Endpoints(fds["endpoints"])
+        self.policies = Policies(fds["policies"])
+        self.ipcache = Table(fds["ipcache"], IpcacheKey, IpcacheValue)
+        self.learned = Table(fds["learned"], LearnedKey, LearnedValue)
+        self.conntrack = Table(fds["conntrack"], CtKey, CtValue)
+
+    def set_config(self, config: NodeConfig) -> None:
+        libbpf.update(self.fds["config"], _u32(0), config.pack())
+
+    def config(self) -> NodeConfig:
+        return NodeConfig.unpack(
+            libbpf.lookup(self.fds["config"], _u32(0), NodeConfig.size())
+            or bytes(NodeConfig.size())
+        )
+
+    def own(self, owned: EndpointAddress) -> None:
+        """Let the endpoint send from the address."""
+        libbpf.update(self.fds["endpoint_ips"], owned.pack(), b"\x01")
+
+    def disown(self, owned: EndpointAddress) -> None:
+        libbpf.delete(self.fds["endpoint_ips"], owned.pack())
+
+    def owned(self) -> set[EndpointAddress]:
+        keys = libbpf.keys(self.fds["endpoint_ips"], EndpointAddress.size())
+        return {EndpointAddress.unpack(key) for key in keys}
+
+    def packet_counters(self) -> dict[tuple[int, bool], Counter]:
+        """(drop reason or 0, from the endpoint?) → packets and bytes over all CPUs; no zeros."""
+        out = {}
+        for index in range(SPECS["drop_stats"].default):
+            total = self._sum("drop_stats", _u32(index))
+            if total is not None and total.packets:
+                out[index // 2, bool(index % 2)] = total
+        return out
+
+    def rule_counters(self) -> dict[RuleKey, Counter]:
+        """How often each rule decided on a new flow or a drop."""
+        out = {}
+        for key in libbpf.keys(self.fds["rule_stats"], RuleKey.size()):
+            total = self._sum("rule_stats", key)
+            if total is not None:
+                out[RuleKey.unpack(key)] = total
+        return out
+
+    def events_lost(self) -> int:
+        """Records that found the ring buffer full."""
+        raw = libbpf.lookup(self.fds["events_lost"], _u32(0), 8 * libbpf.cpus()) or b""
+        return sum(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
+
+    def events_suppressed(self) -> int:
+        """Records above an endpoint's budget."""
+        fd = self.fds["budgets"]
+        total = 0
+        for key in libbpf.keys(fd, 4):
+            raw = libbpf.lookup(fd, key, EventBudget.size())
+            total += EventBudget.unpack(raw).suppressed if raw else 0
+        return total
+
+    def _sum(self, name: str, key: bytes) -> Counter | None:
+        size = Counter.size()
+        raw = libbpf.lookup(self.fds[name], key, size * libbpf.cpus())
+        if raw is None:
+            return None
+        counters = [Counter.unpack(raw[at : at + size]) for at in range(0, len(raw), size)]
+        return Counter(sum(c.packets for c in counters), sum(c.bytes for c in counters))
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, "little")
