@@ -56,8 +56,7 @@ static inline int judge_again(struct scratch *scratch, struct ct_value *ct)
 	bool egress = !(ct->flags & CT_INGRESS);
 
 	if (flow->key.icmp_initiator && !is_forward(flow, ct->flags))
-		flow->icmp_type =
-			flow->key.protocol == IPPROTO_ICMP ? ICMP4_ECHO : ICMP6_ECHO;
+		flow->icmp_type = flow->key.protocol == IPPROTO_ICMP ? ICMP4_ECHO : ICMP6_ECHO;
 	decide(flow, egress, ct->flags & CT_LEARNED ? ct->identity : 0, decision);
 	ct->generation = flow->endpoint.generation;
 	if (decision->verdict < 0 && !audits(flow, decision->verdict)) {
@@ -99,9 +98,9 @@ static inline int known_flow(struct __sk_buff *skb, struct scratch *scratch, str
 	if (ended || (settings && second - ct->last_event >= settings->trace_interval_seconds)) {
 		ct->last_event = second;
 		send_event(flow, EVENT_TRACE,
-			   ended ? CT_STATE_CLOSED
-				 : is_forward(flow, ct->flags) ? CT_STATE_ESTABLISHED
-							       : CT_STATE_REPLY,
+			   ended			 ? CT_STATE_CLOSED
+			   : is_forward(flow, ct->flags) ? CT_STATE_ESTABLISHED
+							 : CT_STATE_REPLY,
 			   egress, ct->identity, ct->rule, false);
 	}
 	count_packet(0, flow->from_endpoint, flow->length);
@@ -158,8 +157,8 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 			return drop(flow, -failed, egress, decision->identity, decision->rule);
 	}
 	if (!audited)
-		send_event(flow, EVENT_POLICY_VERDICT, decision->verdict, egress, decision->identity,
-			   decision->rule, false);
+		send_event(flow, EVENT_POLICY_VERDICT, decision->verdict, egress,
+			   decision->identity, decision->rule, false);
 	count_packet(0, flow->from_endpoint, flow->length);
 	if (decision->verdict == VERDICT_REDIRECT)
 		return to_proxy(skb, flow, packet->ipv6, decision->identity, decision->rule);

@@ -42,7 +42,7 @@ struct packet {
 	u8 icmp_code;
 	u8 hop_limit;
 	bool ipv6;
-	bool fragment; /* any fragment of a datagram */
+	bool fragment;	     /* any fragment of a datagram */
 	bool later_fragment; /* not the first: carries no layer-4 header */
 	u32 fragment_id;
 };

@@ -87,7 +87,8 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 	best->identity = address_identity;
 	policy = policy_of(endpoint->id);
 	if (!policy) {
-		best->verdict = endpoint->flags & enforcing ? -DROP_ENDPOINT_NOT_READY : VERDICT_ALLOW;
+		best->verdict =
+			endpoint->flags & enforcing ? -DROP_ENDPOINT_NOT_READY : VERDICT_ALLOW;
 		return;
 	}
 	consult(policy, &key, 0, false, best);

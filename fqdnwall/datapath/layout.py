@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 ADDRESS_BYTES = 16
@@ -93,38 +92,50 @@ class Layout:
     C_NAME: ClassVar[str]
 
     @classmethod
-    def members(cls) -> tuple[_Member, ...]:
-        return _members(cls)
-
-    @classmethod
     def size(cls) -> int:
         """Bytes, which is also ``sizeof`` in C."""
-        return _packer(cls).size
+        return _shape(cls).packer.size
 
     @classmethod
     def alignment(cls) -> int:
-        return max(member.alignment for member in _members(cls))
+        return max(member.alignment for member in _shape(cls).members)
 
     def pack(self) -> bytes:
-        members = _members(type(self))
-        values = (member.encode(getattr(self, member.name)) for member in members)
-        return _packer(type(self)).pack(*values)
+        shape = _shape(type(self))
+        values = (member.encode(getattr(self, member.name)) for member in shape.members)
+        return shape.packer.pack(*values)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
-        members = _members(cls)
-        values = _packer(cls).unpack(raw)
-        return cls(*(m.decode(v) for m, v in zip(members, values, strict=True)))
+        shape = _shape(cls)
+        values = shape.packer.unpack(raw)
+        return cls(*(m.decode(v) for m, v in zip(shape.members, values, strict=True)))
 
     @classmethod
     def c(cls) -> str:
         """The C definition."""
-        body = "\n".join(f"\t{member.c()}" for member in _members(cls))
+        body = "\n".join(f"\t{member.c()}" for member in _shape(cls).members)
         doc = (cls.__doc__ or "").strip().splitlines()[0]
         return f"/* {doc} */\nstruct {cls.C_NAME} {{\n{body}\n}};\n"
 
 
-@cache
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A layout's members and packer, worked out once and kept on the class."""
+
+    members: tuple[_Member, ...]
+    packer: struct.Struct
+
+
+def _shape(layout: type[Layout]) -> _Shape:
+    known: _Shape | None = layout.__dict__.get("_SHAPE")
+    if known is None:
+        members = _members(layout)
+        known = _Shape(members, _packer(layout, members))
+        layout._SHAPE = known  # type: ignore[attr-defined]
+    return known
+
+
 def _members(layout: type[Any]) -> tuple[_Member, ...]:
     hints = get_type_hints(layout, include_extras=True)
     members = []
@@ -136,14 +147,13 @@ def _members(layout: type[Any]) -> tuple[_Member, ...]:
     return tuple(members)
 
 
-@cache
-def _packer(layout: type[Any]) -> struct.Struct:
+def _packer(layout: type[Layout], members: tuple[_Member, ...]) -> struct.Struct:
     """The packer, after checking that natural alignment leaves no hidden padding."""
     offset = 0
-    for member in _members(layout):
+    for member in members:
         if offset % member.alignment:
             raise TypeError(f"{layout.__name__}.{member.name} at {offset} is not aligned")
         offset += struct.calcsize("=" + member.code)
-    if offset % layout.alignment():
+    if offset % max(member.alignment for member in members):
         raise TypeError(f"{layout.__name__} is {offset} bytes: pad it")
-    return struct.Struct("=" + "".join(member.code for member in _members(layout)))
+    return struct.Struct("=" + "".join(member.code for member in members))
