@@ -9,6 +9,7 @@ batches with a checkpoint between, so that encoding never holds up the agent's l
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -23,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fqdnwall.api.backend import Backend, BackendError, Conflict, Invalid, NotFound
-from fqdnwall.api.codec import CodecError, decode, dumps, loads
+from fqdnwall.api.codec import CodecError, decode, dump_bytes, loads
 from fqdnwall.api.events import EventFilter, EventType
 from fqdnwall.api.models import EndpointSpec, FqdnSource
 
@@ -180,7 +181,7 @@ class _EventStream(Response):
             nursery.start_soon(_cancel_at_disconnect, receive, nursery.cancel_scope)
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for event in events:
-                line = dumps(event).encode() + b"\n"
+                line = dump_bytes(event) + b"\n"
                 await send({"type": "http.response.body", "body": line, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             nursery.cancel_scope.cancel()
@@ -198,21 +199,21 @@ class _ListResponse(Response):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at_disconnect, receive, nursery.cancel_scope)
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            for text in _batches(self._items):
-                body = text.encode()
+            for body in _batches(self._items):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 await trio.lowlevel.checkpoint()
             await send({"type": "http.response.body", "body": b"]", "more_body": False})
             nursery.cancel_scope.cancel()
 
 
-def _batches(items: Sequence[object]) -> Iterator[str]:
+def _batches(items: Sequence[object]) -> Iterator[bytes]:
+    """The list's JSON but for its closing bracket."""
     rest = iter(items)
-    lead = "["
+    lead = b"["
     while batch := list(islice(rest, BATCH)):
-        yield lead + ",".join(map(dumps, batch))
-        lead = ","
-    if lead == "[":
+        yield lead + b",".join(map(dump_bytes, batch))
+        lead = b","
+    if lead == b"[":
         yield lead
 
 
@@ -223,7 +224,7 @@ async def _cancel_at_disconnect(receive: Receive, scope: trio.CancelScope) -> No
 
 
 def _json(value: object, status: int = 200) -> Response:
-    return Response(dumps(value), status, media_type="application/json")
+    return Response(dump_bytes(value), status, media_type="application/json")
 
 
 def _list(items: Sequence[object]) -> Response:
@@ -232,21 +233,26 @@ def _list(items: Sequence[object]) -> Response:
 
 async def _body(request: Request, kind: type[T]) -> T:
     """The request's body as a model. Raises _RequestError."""
-    chunks = bytearray()
     try:
         with trio.fail_after(BODY_SECONDS):
-            async for chunk in request.stream():
-                chunks += chunk
-                if len(chunks) > MAX_BODY_BYTES:
-                    raise _RequestError(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+            content = await _read(request)
+        return decode(kind, loads(content), strict=True)
     except trio.TooSlowError:
         raise _RequestError(408, f"the body took longer than {BODY_SECONDS} s") from None
     except ClientDisconnect:
         raise _RequestError(400, "the body ended early") from None
-    try:
-        return decode(kind, loads(bytes(chunks)), strict=True)
     except CodecError as error:
         raise _RequestError(400, str(error)) from None
+
+
+async def _read(request: Request) -> bytes:
+    content = bytearray()
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            content += chunk
+            if len(content) > MAX_BODY_BYTES:
+                raise _RequestError(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(content)
 
 
 def _id(request: Request) -> int:

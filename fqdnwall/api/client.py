@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote, urlencode
 
-from fqdnwall.api.codec import CodecError, Json, decode, dumps, loads
+from fqdnwall.api.codec import CodecError, Json, decode, dump_bytes, loads
 from fqdnwall.api.events import Event, EventFilter
 from fqdnwall.api.models import (
     CtEntry,
@@ -113,7 +113,7 @@ class AgentClient:
         return self._one(Endpoint, "GET", f"/v1/endpoints/{endpoint_id}")
 
     def endpoint_add(self, spec: EndpointSpec) -> Endpoint:
-        return self._one(Endpoint, "POST", "/v1/endpoints", dumps(spec).encode())
+        return self._one(Endpoint, "POST", "/v1/endpoints", dump_bytes(spec))
 
     def endpoint_delete(self, endpoint_id: int) -> None:
         self._call("DELETE", f"/v1/endpoints/{endpoint_id}")

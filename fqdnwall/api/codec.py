@@ -55,6 +55,11 @@ def dumps(value: object, *, indent: int | None = None) -> str:
     return json.dumps(encode(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def dump_bytes(value: object) -> bytes:
+    """``dumps`` as UTF-8; what UTF-8 cannot hold (a file name's stray bytes) as JSON's escape."""
+    return dumps(value).encode("utf-8", "backslashreplace")
+
+
 def loads(text: str | bytes) -> Json:
     """JSON text (UTF-8) to a value. Raises CodecError; NaN and Infinity are not JSON."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -154,6 +154,9 @@ class LiveAgent:
     backend: FakeBackend
     call: Callable[..., object]
     stop: Callable[[], None]
+    """Cancel it, and wait for its end."""
+    wait: Callable[[], None]
+    """Wait for it to end by itself."""
 
 
 @contextmanager
@@ -187,18 +190,22 @@ def live_agent(path: Path, backend: FakeBackend | None = None) -> Iterator[LiveA
     def call(function: Callable[..., object], *args: object) -> object:
         return trio.from_thread.run_sync(function, *args, trio_token=token[0])
 
+    def wait() -> None:
+        thread.join(10)
+        assert not thread.is_alive(), "the API did not end"
+
     def stop() -> None:
         if thread.is_alive():
-            call(scope.cancel)
-        thread.join(10)
-        assert not thread.is_alive(), "the API did not end when it was cancelled"
+            with suppress(trio.RunFinishedError):
+                call(scope.cancel)
+        wait()
 
     # What ends the agent from within its own loop must not wait for that loop.
     backend.on_shutdown = scope.cancel
     try:
         if failures:
             raise failures[0]
-        yield LiveAgent(path, backend, call, stop)
+        yield LiveAgent(path, backend, call, stop, wait)
     finally:
         stop()
     if failures:

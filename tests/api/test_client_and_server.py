@@ -98,6 +98,7 @@ def test_a_bug_in_the_agent_is_a_500_and_the_agent_goes_on(tmp_path: Path) -> No
 
 def test_shutdown_ends_the_agent_after_its_answer(agent: LiveAgent, client: AgentClient) -> None:
     client.shutdown(cleanup=True)
+    agent.wait()
     assert agent.backend.asked == [("shutdown", True)]
 
 
