@@ -1,0 +1,171 @@
+"""The proxy as the agent sees it: one engine, the two shells, and the way into the kernel.
+
+    async with trio.open_nursery() as nursery:
+        proxy = Proxy(judge, installer, endpoints, config)
+        ports = await nursery.start(proxy.serve)
+
+Everything runs in one trio thread, so the engine needs no lock. `Installer.install` is awaited by a
+few worker tasks: they take one answer each from the queue, so that a slow one holds up nobody else,
+and an installer that does not really wait costs no task switch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import trio
+
+from dnsproxy.config import ProxyConfig
+from dnsproxy.engine import Engine
+from dnsproxy.events import (
+    CloseFlow,
+    Command,
+    Event,
+    Forward,
+    Install,
+    Installed,
+    InstallFailed,
+    NoReply,
+    OpenFlow,
+    Reply,
+    Tick,
+)
+from dnsproxy.metrics import Metrics
+from dnsproxy.model import (
+    EndpointLookup,
+    Failure,
+    Installer,
+    InstallError,
+    Judge,
+    Observer,
+    Transport,
+)
+from dnsproxy.sockets import Ports, open_listeners
+from dnsproxy.tcp import TcpShell
+from dnsproxy.udp import UdpShell
+
+_log = logging.getLogger(__name__)
+
+
+class Proxy:
+    """A transparent DNS proxy for UDP and TCP, IPv4 and IPv6."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        installer: Installer,
+        endpoints: EndpointLookup,
+        config: ProxyConfig | None = None,
+        observer: Observer | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.config = config or ProxyConfig()
+        self.metrics = metrics or Metrics()
+        self._installer = installer
+        self._endpoints = endpoints
+        self._engine = Engine(judge, self.config.engine, self.metrics, observer)
+        self._ports: Ports | None = None
+        self._installs: deque[Install] = deque()
+        self._idle_workers = trio.lowlevel.ParkingLot()
+        self._executors: dict[type[Any], Callable[[Any], None]] = {}
+
+    @property
+    def ports(self) -> Ports:
+        """Where the listeners are, once `serve` has started."""
+        if self._ports is None:
+            raise RuntimeError("the proxy has not started")
+        return self._ports
+
+    async def serve(
+        self,
+        task_status: trio.TaskStatus[Ports] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined, unused-ignore]
+    ) -> None:
+        """Run until cancelled. Raises `sockets.ListenError`, and OSError without CAP_NET_ADMIN."""
+        config = self.config
+        with ExitStack() as stack:
+            listeners = open_listeners(config.listen_ipv4, config.listen_ipv6, config.port)
+            stack.callback(listeners.close)
+            udp = UdpShell(listeners.udp, config, self._endpoints, self.metrics, self._dispatch)
+            stack.callback(udp.close)
+            tcp = TcpShell(listeners.tcp, config, self._endpoints, self.metrics, self._dispatch)
+            self._wire(udp, tcp)
+            self._ports = listeners.ports
+            async with trio.open_nursery() as nursery:
+                for _ in range(config.install_workers):
+                    nursery.start_soon(self._install_worker)
+                nursery.start_soon(self._tick)
+                nursery.start_soon(udp.run)
+                nursery.start_soon(tcp.run)
+                task_status.started(listeners.ports)
+
+    def _wire(self, udp: UdpShell, tcp: TcpShell) -> None:
+        def by_transport(name: str) -> Callable[[Any], None]:
+            to_udp, to_tcp = getattr(udp, name), getattr(tcp, name)
+            return lambda command: (to_udp if command.transport is Transport.UDP else to_tcp)(
+                command
+            )
+
+        def to_both(name: str) -> Callable[[Any], None]:
+            to_udp, to_tcp = getattr(udp, name), getattr(tcp, name)
+
+            def execute(command: Any) -> None:
+                to_udp(command)
+                to_tcp(command)
+
+            return execute
+
+        self._executors = {
+            OpenFlow: by_transport("open_flow"),
+            Reply: by_transport("reply"),
+            Forward: to_both("forward"),  # a flow is known to one shell only
+            CloseFlow: to_both("close_flow"),
+            NoReply: tcp.no_reply,
+            Install: self._enqueue,
+        }
+
+    def _dispatch(self, event: Event) -> None:
+        """Give the engine an event and do what it says. What breaks here breaks one event only."""
+        try:
+            command: Command
+            for command in self._engine.receive(event, time.monotonic()):
+                self._executors[type(command)](command)
+        except Exception:
+            self.metrics.failures[Failure.CRASH] += 1
+            _log.exception("an event crashed the DNS proxy's engine; it goes on")
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(Engine.TICK_SECONDS)
+            self._dispatch(Tick())
+
+    def _enqueue(self, command: Install) -> None:
+        self._installs.append(command)
+        self._idle_workers.unpark()
+
+    async def _install_worker(self) -> None:
+        while True:
+            while self._installs:
+                command = self._installs.popleft()
+                await self._install(command)
+            await self._idle_workers.park()
+
+    async def _install(self, command: Install) -> None:
+        event: Event = Installed(command.exchange)
+        try:
+            with trio.fail_after(self.config.install_timeout_seconds):
+                await self._installer.install(command.learned)
+        except trio.TooSlowError:
+            self.metrics.install_timeouts += 1
+            event = InstallFailed(command.exchange, "not installed in time")
+        except InstallError as error:
+            event = InstallFailed(command.exchange, str(error))
+        except Exception:
+            self.metrics.failures[Failure.CRASH] += 1
+            _log.exception("the installer crashed; the client gets SERVFAIL")
+            event = InstallFailed(command.exchange, "installer crashed")
+        self._dispatch(event)
