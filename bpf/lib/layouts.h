@@ -243,6 +243,16 @@ struct event {
 	u16 pad2;
 };
 
+/* Which labels an identity stands for, as a digest. The kernel never reads it. */
+struct identity_record {
+	u8 digest[16];
+};
+
+/* What the agent needs to take an endpoint over again (JSON). The kernel never reads it. */
+struct endpoint_record {
+	u8 json[4096];
+};
+
 /* The maps. Sizes here are the least that compile: the loader makes the real ones. */
 BPF_F_TABLE("lpm_trie", struct policy_key, struct policy_value, policy_shape, 1, 1);
 BPF_F_TABLE("array", u32, struct node_config, config, 1, 0);
@@ -257,6 +267,8 @@ BPF_F_TABLE("percpu_array", u32, struct counter, drop_stats, 512, 0);
 BPF_F_TABLE("lru_hash", u32, struct event_budget, budgets, 1, 0);
 BPF_F_TABLE("percpu_array", u32, u64, events_lost, 1, 0);
 BPF_RINGBUF_OUTPUT(events, 1);
+BPF_F_TABLE("hash", u32, struct identity_record, identities, 1, 1);
+BPF_F_TABLE("hash", u32, struct endpoint_record, records, 1, 1);
 BPF_TABLE("hash_of_maps$policy_shape", u32, int, policies, 1);
 
 #endif

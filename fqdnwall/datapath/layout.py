@@ -34,6 +34,13 @@ class Array:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Octets:
+    """``count`` octets that C does not look into; shorter values are padded with zeros."""
+
+    count: int
+
+
 U8 = Annotated[int, Scalar("u8", "B", 1)]
 U16 = Annotated[int, Scalar("u16", "H", 2)]
 U32 = Annotated[int, Scalar("u32", "I", 4)]
@@ -47,21 +54,27 @@ Address = Annotated[bytes, Scalar("struct address", "16s", 4)]
 @dataclass(frozen=True, slots=True)
 class _Member:
     name: str
-    kind: Scalar | Array
+    kind: Scalar | Array | Octets
 
     @property
     def code(self) -> str:
         if isinstance(self.kind, Array):
             return f"{self.kind.element.size() * self.kind.count}s"
+        if isinstance(self.kind, Octets):
+            return f"{self.kind.count}s"
         return self.kind.code
 
     @property
     def alignment(self) -> int:
+        if isinstance(self.kind, Octets):
+            return 1
         return self.kind.element.alignment() if isinstance(self.kind, Array) else self.kind.size
 
     def c(self) -> str:
         if isinstance(self.kind, Array):
             return f"struct {self.kind.element.C_NAME} {self.name}[{self.kind.count}];"
+        if isinstance(self.kind, Octets):
+            return f"u8 {self.name}[{self.kind.count}];"
         return f"{self.kind.c_type} {self.name};"
 
     def encode(self, value: Any) -> Any:
@@ -69,6 +82,10 @@ class _Member:
             if len(value) > self.kind.count:
                 raise ValueError(f"{self.name}: {len(value)} elements, {self.kind.count} fit")
             return b"".join(element.pack() for element in value)
+        if isinstance(self.kind, Octets):
+            if len(value) > self.kind.count:
+                raise ValueError(f"{self.name}: {len(value)} octets, {self.kind.count} fit")
+            return value
         if self.kind.c_type.startswith("__be"):
             return int(value).to_bytes(self.kind.size, "big")
         return value
@@ -79,7 +96,7 @@ class _Member:
             return tuple(
                 self.kind.element.unpack(value[at : at + size]) for at in range(0, len(value), size)
             )
-        if self.kind.c_type.startswith("__be"):
+        if isinstance(self.kind, Scalar) and self.kind.c_type.startswith("__be"):
             return int.from_bytes(value, "big")
         return value
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from fqdnwall.datapath.layout import U8, U16, U32, U64, Address, Array, Be16, Layout
+from fqdnwall.datapath.layout import U8, U16, U32, U64, Address, Array, Be16, Layout, Octets
 
 HEADER = Path(__file__).parents[2] / "bpf" / "lib" / "layouts.h"
 LEARNED_SLOTS = 4
@@ -365,6 +365,26 @@ class Event(Layout):
     pad2: U16
 
 
+DIGEST_BYTES = 16
+RECORD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRecord(Layout):
+    """Which labels an identity stands for, as a digest. The kernel never reads it."""
+
+    C_NAME: ClassVar[str] = "identity_record"
+    digest: Annotated[bytes, Octets(DIGEST_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecord(Layout):
+    """What the agent needs to take an endpoint over again (JSON). The kernel never reads it."""
+
+    C_NAME: ClassVar[str] = "endpoint_record"
+    json: Annotated[bytes, Octets(RECORD_BYTES)]
+
+
 class MapType(IntEnum):
     """BPF map types that we use, by the kernel's numbers."""
 
@@ -452,6 +472,8 @@ MAPS: tuple[MapSpec, ...] = (
     MapSpec("budgets", MapType.LRU_HASH, "u32", EventBudget, 4096),
     MapSpec("events_lost", MapType.PERCPU_ARRAY, "u32", "u64", 1),
     MapSpec("events", MapType.RINGBUF, "u32", "u32", 1 << 20),
+    MapSpec("identities", MapType.HASH, "u32", IdentityRecord, 65536, NO_PREALLOC),
+    MapSpec("records", MapType.HASH, "u32", EndpointRecord, 4096, NO_PREALLOC),
     MapSpec("policies", MapType.HASH_OF_MAPS, "u32", "u32", 4096),
 )
 
@@ -476,6 +498,8 @@ STRUCTS: tuple[type[Layout], ...] = (
     Counter,
     EventBudget,
     Event,
+    IdentityRecord,
+    EndpointRecord,
 )
 ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
     ("MARK", Mark),

@@ -21,7 +21,9 @@ from fqdnwall.datapath.layouts import (
     CtValue,
     EndpointAddress,
     EndpointInfo,
+    EndpointRecord,
     EventBudget,
+    IdentityRecord,
     IpcacheKey,
     IpcacheValue,
     LearnedKey,
@@ -37,6 +39,10 @@ K = TypeVar("K", bound=Layout)
 V = TypeVar("V", bound=Layout)
 
 SPECS: Mapping[str, MapSpec] = {spec.name: spec for spec in MAPS}
+
+
+FULL = frozenset({errno.E2BIG, errno.ENOSPC, errno.ENOMEM})
+"""How the kernel says that a map holds all it may."""
 
 
 class MapFull(Exception):
@@ -59,7 +65,7 @@ class Table(Generic[K, V]):
         try:
             libbpf.update(self.fd, key.pack(), value.pack())
         except OSError as error:
-            if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ENOMEM):
+            if error.errno in FULL:
                 raise MapFull(str(error)) from error
             raise
 
@@ -67,7 +73,7 @@ class Table(Generic[K, V]):
         try:
             libbpf.update_batch(self.fd, [(key.pack(), value.pack()) for key, value in items])
         except OSError as error:
-            if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ENOMEM):
+            if error.errno in FULL:
                 raise MapFull(str(error)) from error
             raise
 
@@ -95,27 +101,33 @@ class Table(Generic[K, V]):
                 yield key, value
 
 
-class Endpoints:
-    """ifindex → EndpointInfo."""
+class Numbered(Generic[V]):
+    """A hash map from a number (u32) to a layout."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, value: type[V]) -> None:
         self.fd = fd
+        self._value = value
 
-    def put(self, ifindex: int, info: EndpointInfo) -> None:
-        libbpf.update(self.fd, _u32(ifindex), info.pack())
+    def put(self, number: int, value: V) -> None:
+        try:
+            libbpf.update(self.fd, _u32(number), value.pack())
+        except OSError as error:
+            if error.errno in FULL:
+                raise MapFull(str(error)) from error
+            raise
 
-    def get(self, ifindex: int) -> EndpointInfo | None:
-        raw = libbpf.lookup(self.fd, _u32(ifindex), EndpointInfo.size())
-        return None if raw is None else EndpointInfo.unpack(raw)
+    def get(self, number: int) -> V | None:
+        raw = libbpf.lookup(self.fd, _u32(number), self._value.size())
+        return None if raw is None else self._value.unpack(raw)
 
-    def delete(self, ifindex: int) -> bool:
-        return libbpf.delete(self.fd, _u32(ifindex))
+    def delete(self, number: int) -> bool:
+        return libbpf.delete(self.fd, _u32(number))
 
-    def items(self) -> Iterator[tuple[int, EndpointInfo]]:
+    def items(self) -> Iterator[tuple[int, V]]:
         for key in libbpf.keys(self.fd, 4):
-            raw = libbpf.lookup(self.fd, key, EndpointInfo.size())
+            raw = libbpf.lookup(self.fd, key, self._value.size())
             if raw is not None:
-                yield int.from_bytes(key, "little"), EndpointInfo.unpack(raw)
+                yield int.from_bytes(key, "little"), self._value.unpack(raw)
 
 
 class Policies:
@@ -162,7 +174,9 @@ class Maps:
 
     def __init__(self, fds: Mapping[str, int]) -> None:
         self.fds = fds
-        self.endpoints = Endpoints(fds["endpoints"])
+        self.endpoints = Numbered(fds["endpoints"], EndpointInfo)
+        self.identities = Numbered(fds["identities"], IdentityRecord)
+        self.records = Numbered(fds["records"], EndpointRecord)
         self.policies = Policies(fds["policies"])
         self.ipcache = Table(fds["ipcache"], IpcacheKey, IpcacheValue)
         self.learned = Table(fds["learned"], LearnedKey, LearnedValue)
