@@ -76,7 +76,7 @@ class FlowTable:
         if flows[0].transport is Transport.UDP:
             if len(flows) < self._config.flows_per_route:
                 return None
-            return flows[self._random_id() % len(flows)]
+            return self._draw(flows)
         return flows[0]
 
     def open(self, route: RouteKey, transport: Transport, endpoint: int, now: float) -> Flow | None:
@@ -123,7 +123,7 @@ class FlowTable:
     def any_of(self, route: RouteKey) -> Flow | None:
         """A flow of the route although another was wanted: what is left when the table is full."""
         flows = self._routes.get(route)
-        return flows[self._random_id() % len(flows)] if flows else None
+        return self._draw(flows) if flows else None
 
     def reclaim(self, endpoint: int) -> list[Flow]:
         """Remove and return UDP flows with nothing pending, to make room for the endpoint.
@@ -152,6 +152,9 @@ class FlowTable:
         for flow in done:
             self.remove(flow)
         return done
+
+    def _draw(self, flows: list[Flow]) -> Flow:
+        return flows[self._random_id() % len(flows)] if len(flows) > 1 else flows[0]
 
     def _retire(self, flow: Flow) -> None:
         if flow.retired:
