@@ -85,6 +85,11 @@ def names() -> tuple[str, ...]:
     return (*(site.name for site in SITES), *(alias.name for alias in ALIASES))
 
 
+def address_of(name: str) -> str:
+    """The first IPv4 address of a site."""
+    return next(site.v4[0] for site in SITES if site.name == name)
+
+
 def internet_addresses() -> tuple[tuple[str, int], ...]:
     """(address, prefix length) of each address of the internet's servers, the router's aside."""
     servers = [
