@@ -243,9 +243,9 @@ struct event {
 	u16 pad2;
 };
 
-/* Which labels an identity stands for, as a digest. The kernel never reads it. */
+/* Which labels an identity stands for (JSON). The kernel never reads it. */
 struct identity_record {
-	u8 digest[16];
+	u8 json[2048];
 };
 
 /* What the agent needs to take an endpoint over again (JSON). The kernel never reads it. */

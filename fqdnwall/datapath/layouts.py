@@ -365,16 +365,16 @@ class Event(Layout):
     pad2: U16
 
 
-DIGEST_BYTES = 16
-RECORD_BYTES = 4096
+IDENTITY_RECORD_BYTES = 2048
+ENDPOINT_RECORD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityRecord(Layout):
-    """Which labels an identity stands for, as a digest. The kernel never reads it."""
+    """Which labels an identity stands for (JSON). The kernel never reads it."""
 
     C_NAME: ClassVar[str] = "identity_record"
-    digest: Annotated[bytes, Octets(DIGEST_BYTES)]
+    json: Annotated[bytes, Octets(IDENTITY_RECORD_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +382,7 @@ class EndpointRecord(Layout):
     """What the agent needs to take an endpoint over again (JSON). The kernel never reads it."""
 
     C_NAME: ClassVar[str] = "endpoint_record"
-    json: Annotated[bytes, Octets(RECORD_BYTES)]
+    json: Annotated[bytes, Octets(ENDPOINT_RECORD_BYTES)]
 
 
 class MapType(IntEnum):

@@ -21,6 +21,7 @@ BPF_ANY = 0
 BPF_NOEXIST = 1
 BPF_EXIST = 2
 LOG_BYTES = 16 << 20
+SK_BUFF_ROOM = 512  # more than any kernel's struct __sk_buff
 
 
 @cache
@@ -153,10 +154,11 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of BPF_PROG_TEST_RUN: verdict, the packet after it, mean ns a run."""
+    """The result of BPF_PROG_TEST_RUN: verdict, packet and context after it, mean ns a run."""
 
     verdict: int
     packet: bytes
+    context: bytes
     nanoseconds: int
 
 
@@ -237,6 +239,7 @@ def link_update(link_fd: int, program_fd: int) -> None:
 def program_run(program_fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> Run:
     """Run a program once on a packet (Ethernet frame) and a ``struct __sk_buff``."""
     out = ctypes.create_string_buffer(len(packet) + 512)
+    context_out = ctypes.create_string_buffer(SK_BUFF_ROOM)
     options = _TestRunOptions(
         sz=ctypes.sizeof(_TestRunOptions),
         data_in=ctypes.cast(ctypes.c_char_p(packet), ctypes.c_void_p),
@@ -245,10 +248,13 @@ def program_run(program_fd: int, packet: bytes, context: bytes = b"", repeat: in
         data_size_out=len(out),
         ctx_in=ctypes.cast(ctypes.c_char_p(context), ctypes.c_void_p) if context else None,
         ctx_size_in=len(context),
+        ctx_out=ctypes.cast(context_out, ctypes.c_void_p) if context else None,
+        ctx_size_out=SK_BUFF_ROOM if context else 0,
         repeat=repeat,
     )
     _check(_library().bpf_prog_test_run_opts(program_fd, ctypes.byref(options)), "test run")
-    return Run(options.retval, out.raw[: options.data_size_out], options.duration)
+    after = context_out.raw[: options.ctx_size_out]
+    return Run(options.retval, out.raw[: options.data_size_out], after, options.duration)
 
 
 def map_by_id(map_id: int) -> int:

@@ -150,6 +150,11 @@ class Policies:
             raise
         return fd
 
+    @staticmethod
+    def add(policy_fd: int, entries: Iterable[tuple[PolicyKey, PolicyValue]]) -> None:
+        """Entries for identities that no packet can have yet. Raises MapFull."""
+        Table(policy_fd, PolicyKey, PolicyValue).put_many(entries)
+
     def set(self, endpoint: int, policy_fd: int) -> None:
         """Swap the endpoint's policy: every packet sees the old one or the new one."""
         libbpf.update(self.fd, _u32(endpoint), _u32(policy_fd))

@@ -1,0 +1,1 @@
+"""Endpoints: what is behind an interface, and what policy says of it."""

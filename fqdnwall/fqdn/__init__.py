@@ -1,0 +1,1 @@
+"""Names, the addresses they resolved to, and for how long."""

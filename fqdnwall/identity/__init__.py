@@ -1,0 +1,1 @@
+"""Numbers for sets of labels."""

@@ -1,0 +1,1 @@
+"""Whose address it is: prefixes and their identities, from all that the agent knows."""

@@ -1,0 +1,42 @@
+"""The whole ipcache as a function of hosts, endpoints, resolvers and policy's prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from fqdnwall.datapath.layouts import IpcacheKey, IpcacheValue, address_bytes, bytes_address
+from policies import Identity
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+MAPPED_BITS = 96
+
+
+def key_of(prefix: Network) -> IpcacheKey:
+    """The LPM key; IPv4 prefixes lie under ``::ffff:0:0/96``."""
+    offset = MAPPED_BITS if prefix.version == 4 else 0
+    return IpcacheKey(offset + prefix.prefixlen, address_bytes(prefix.network_address))
+
+
+def prefix_of(key: IpcacheKey) -> Network:
+    """The reverse of ``key_of``."""
+    address = bytes_address(key.address)
+    offset = MAPPED_BITS if address.version == 4 else 0
+    return ip_network((address, key.prefix_length - offset))
+
+
+def desired(
+    cidrs: Mapping[Network, Identity],
+    hosts: Iterable[Address],
+    host: Identity,
+    endpoints: Mapping[Address, Identity],
+    resolvers: Mapping[Address, Identity],
+) -> dict[IpcacheKey, IpcacheValue]:
+    """Later arguments win where they speak of the same prefix."""
+    found: dict[Network, Identity] = dict(cidrs)
+    found |= {ip_network(address): host for address in hosts}
+    found |= {ip_network(address): identity for address, identity in endpoints.items()}
+    found |= {ip_network(address): identity for address, identity in resolvers.items()}
+    none = bytes(16)
+    return {key_of(prefix): IpcacheValue(identity, 0, none) for prefix, identity in found.items()}
