@@ -56,7 +56,7 @@ zone:
 
 
 def unbound_configuration(directory: Path) -> str:
-    """A recursive resolver for everyone; answers of the rotating zone are never cached."""
+    """A recursive resolver for everyone; answers of the rotating zones are never cached."""
     listen = "\n".join(
         f"  interface: {address}"
         for address in (
@@ -65,6 +65,10 @@ def unbound_configuration(directory: Path) -> str:
             world.OTHER_RESOLVER_V4,
             world.OTHER_RESOLVER_V6,
         )
+    )
+    rotating = "".join(
+        f"stub-zone:\n  name: {zone}\n  stub-addr: {world.ROTATING_V4}\n  stub-no-cache: yes\n"
+        for zone in (world.ROTATING_ZONE, world.LASTING_ZONE)
     )
     return f"""\
 server:
@@ -97,11 +101,7 @@ remote-control:
 stub-zone:
   name: .
   stub-addr: {world.AUTHORITATIVE_V4}
-stub-zone:
-  name: {world.ROTATING_ZONE}
-  stub-addr: {world.ROTATING_V4}
-  stub-no-cache: yes
-"""
+{rotating}"""
 
 
 def nginx_configuration(directory: Path, certificates: Certificates) -> str:

@@ -53,7 +53,7 @@ class Lab:
         self.directory = DIRECTORY / self.id
         self.resolvers = (str(world.RESOLVER_V4), str(world.RESOLVER_V6))
         self.other_resolvers = (str(world.OTHER_RESOLVER_V4), str(world.OTHER_RESOLVER_V6))
-        self._namespaces: list[Namespace] = []
+        self.containers: list[Container] = []
         self._daemons: list[daemons.Daemon] = []
         self._teardown = contextlib.ExitStack()
 
@@ -114,14 +114,14 @@ class Lab:
     def add_namespace(self, role: str) -> Namespace:
         """One more namespace of this lab, connected to nothing."""
         namespace = Namespace.create(role, {MARK: self.id})
-        self._namespaces.append(namespace)
         self._teardown.callback(namespace.close)
         return namespace
 
     def add_container(self, name: str) -> Container:
         """A namespace behind `host`, with a veth pair, as a container engine would make it."""
-        number = sum(namespace not in (self.host, self.internet) for namespace in self._namespaces)
-        return Container.connect(self.add_namespace(name), self.host, number)
+        container = Container.connect(self.add_namespace(name), self.host, len(self.containers))
+        self.containers.append(container)
+        return container
 
     def query(
         self,
@@ -130,14 +130,19 @@ class Lab:
         *,
         server: str | None = None,
         tcp: bool = False,
+        udp_octets: int = 1232,
         source: Namespace | None = None,
         timeout_seconds: float = 2.0,
     ) -> dnslib.DNSRecord:
         """Asks `server` (the lab's resolver) from `source` (the host).
 
+        `udp_octets` is the EDNS buffer size; 0 asks without EDNS.
+
         Raises OSError when no answer comes in time.
         """
         question = dnslib.DNSRecord.question(name, kind)
+        if udp_octets:
+            question.add_ar(dnslib.EDNS0(udp_len=udp_octets))
         server = server or self.resolvers[0]
         with (source or self.host).entered():
             family = socket.AF_INET6 if ":" in server else socket.AF_INET

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+LIMIT_SECONDS = 120
+
 
 def main() -> None:
     """Serves standard input."""
@@ -24,7 +26,7 @@ def main() -> None:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=LIMIT_SECONDS,
                 check=False,
             )
             status, out, err = done.returncode, done.stdout, done.stderr

@@ -28,6 +28,9 @@ AUTHORITATIVE_V4, AUTHORITATIVE_V6 = IPv4Address("198.51.100.5"), IPv6Address("2
 ROTATING_V4, ROTATING_V6 = IPv4Address("198.51.100.6"), IPv6Address("2001:db8:53::6")
 
 ROTATING_ZONE = "fresh.example"
+LASTING_ZONE = "lasting.example"
+"""As the rotating zone, with many addresses an answer and an hour to live: fills a firewall."""
+ADDRESSES_A_LASTING_ANSWER = 50
 FRESH_V4, FRESH_V6 = IPv4Network("198.18.0.0/15"), IPv6Network("2001:db8:f::/64")
 """Where the answers of the rotating zone point; every address of both serves the web."""
 
@@ -122,6 +125,7 @@ def zone_file() -> str:
         f"ns.lab. A {AUTHORITATIVE_V4}",
         f"ns.lab. AAAA {AUTHORITATIVE_V6}",
         f"{ROTATING_ZONE}. NS ns.rotating.lab.",
+        f"{LASTING_ZONE}. NS ns.rotating.lab.",
         f"ns.rotating.lab. A {ROTATING_V4}",
         f"ns.rotating.lab. AAAA {ROTATING_V6}",
     ]

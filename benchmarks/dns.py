@@ -1,0 +1,70 @@
+"""Queries a second and added latency: through the proxy, against asking the resolver directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from benchmarks.figures import (
+    Row,
+    dnsperf_latencies,
+    dnsperf_lost,
+    dnsperf_queries_a_second,
+    medians,
+    percentile,
+)
+from benchmarks.ways import Way, guarded, plain
+from tests.lab import Lab, world
+
+STEADY_QUERIES_A_SECOND = 1_000
+IN_FLIGHT = 20
+
+
+def measure(lab: Lab, rounds: int, seconds: float, say: Callable[[str], None]) -> list[Row]:
+    """The rate of answers with a bounded number of queries in flight; latency at a steady rate."""
+    names = lab.directory / "names.txt"
+    names.write_text("".join(f"{site.name} A\n{site.name} AAAA\n" for site in world.SITES[:6]))
+    direct = plain(lab)
+    say("DNS")
+    with guarded(lab, "proxy", ("--allow", "**.example.com"), 1, ()) as proxy:
+        ways = (direct, proxy)
+        return [
+            _rate(lab, ways, str(names), rounds, seconds),
+            *_latency(lab, ways, str(names), rounds, seconds),
+        ]
+
+
+def _dnsperf(lab: Lab, names: str, seconds: float, *options: str) -> tuple[str, ...]:
+    server = lab.resolvers[0]
+    return ("dnsperf", "-s", server, "-d", names, "-l", f"{seconds:.0f}", "-t", "5", *options)
+
+
+def _rate(lab: Lab, ways: Sequence[Way], names: str, rounds: int, seconds: float) -> Row:
+    command = _dnsperf(lab, names, seconds, "-q", str(IN_FLIGHT))
+    taken = []
+    for _ in range(rounds):
+        printed = {way.title: way.do(command).out for way in ways}
+        for way, text in printed.items():
+            if dnsperf_lost(text):
+                raise RuntimeError(f"{way} lost {dnsperf_lost(text)} queries")
+        taken.append({way: dnsperf_queries_a_second(text) for way, text in printed.items()})
+    return medians(f"queries, {IN_FLIGHT} in flight", "1/s", taken)
+
+
+def _latency(lab: Lab, ways: Sequence[Way], names: str, rounds: int, seconds: float) -> list[Row]:
+    steady = ("-Q", str(STEADY_QUERIES_A_SECOND), "-v")
+    command = _dnsperf(lab, names, seconds, *steady)
+    taken = [
+        {way.title: dnsperf_latencies(way.do(command).out) for way in ways} for _ in range(rounds)
+    ]
+    at = f"latency at {STEADY_QUERIES_A_SECOND:,} queries a second"
+    return [
+        medians(
+            f"{at}, {name}",
+            "ms",
+            [
+                {way: percentile(values, share) * 1000 for way, values in each.items()}
+                for each in taken
+            ],
+        )
+        for name, share in (("median", 0.5), ("p99", 0.99))
+    ]
