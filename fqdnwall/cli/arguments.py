@@ -1,0 +1,58 @@
+"""Checks of arguments, told as usage errors: the option, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from fqdnwall.cli.errors import UsageError
+
+T = TypeVar("T")
+
+
+def parsed(option: str, texts: Sequence[str] | None, parse: Callable[[str], T]) -> tuple[T, ...]:
+    """Every text by ``parse`` (one of ``api.options``). Raises UsageError."""
+    from fqdnwall.api.options import OptionError
+
+    try:
+        return tuple(parse(text) for text in texts or ())
+    except OptionError as error:
+        raise UsageError(f"{option}: {error}", error.hint) from None
+
+
+def readable(option: str, paths: Sequence[Path] | None) -> tuple[Path, ...]:
+    """The paths made absolute, once they can be read. Raises UsageError."""
+    for path in paths or ():
+        if not path.is_file() and not path.is_fifo():
+            raise UsageError(f"{option}: there is no file {path}", "check the path")
+        if not os.access(path, os.R_OK):
+            raise UsageError(f"{option}: {path} cannot be read", "check its mode and owner")
+    return tuple(path.absolute() for path in paths or ())
+
+
+def allowed(names: Sequence[str] | None, cidrs: Sequence[str] | None) -> None:
+    """Whether ``policies`` can read --allow and --allow-cidr. Raises UsageError."""
+    if not names and not cidrs:
+        return
+    from policies.allow import InvalidAllow, allow_policy
+
+    try:
+        allow_policy(names or (), cidrs or ())
+    except InvalidAllow as error:
+        raise UsageError(
+            str(error), "such as api.example.com:443, '*.example.com:443/TCP', [2001:db8::/32]:443"
+        ) from None
+
+
+def pattern(text: str | None) -> None:
+    """Whether it is a matchPattern. Raises UsageError."""
+    if text is None:
+        return
+    from policies.names import InvalidName, pattern_selector
+
+    try:
+        pattern_selector(text)
+    except InvalidName as error:
+        raise UsageError(str(error), "such as: -p '*.example.com'") from None
