@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Address = IPv4Address | IPv6Address
 SocketAddress = tuple[str, int]  # address text, port in host order
@@ -153,6 +153,17 @@ class Installer(Protocol):
 
     async def install(self, learned: Learned) -> None:
         """Return once the kernel holds the addresses; raise `InstallError` if it will not."""
+
+
+@runtime_checkable
+class InstantInstaller(Installer, Protocol):
+    """An installer that can do without waiting, most of the time.
+
+    Worth it: handing an answer to another task and back costs as much as all the rest.
+    """
+
+    def install_now(self, learned: Learned) -> bool:
+        """Like `install`, but at once; False (and nothing done) if that would have to wait."""
 
 
 class EndpointLookup(Protocol):

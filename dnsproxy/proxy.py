@@ -5,13 +5,14 @@
         ports = await nursery.start(proxy.serve)
 
 Everything runs in one trio thread, so the engine needs no lock. `Installer.install` is awaited by a
-few worker tasks: they take one answer each from the queue, so that a slow one holds up nobody else,
-and an installer that does not really wait costs no task switch.
+few worker tasks: they take one answer each from the queue, so that a slow one holds up nobody else.
+An `InstantInstaller` spares the task switch.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -41,6 +42,7 @@ from dnsproxy.model import (
     Failure,
     Installer,
     InstallError,
+    InstantInstaller,
     Judge,
     Observer,
     Transport,
@@ -67,6 +69,9 @@ class Proxy:
         self.config = config or ProxyConfig()
         self.metrics = metrics or Metrics()
         self._installer = installer
+        self._install_now = (
+            installer.install_now if isinstance(installer, InstantInstaller) else None
+        )
         self._endpoints = endpoints
         self._engine = Engine(judge, self.config.engine, self.metrics, observer)
         self._ports: Ports | None = None
@@ -90,6 +95,9 @@ class Proxy:
         with ExitStack() as stack:
             listeners = open_listeners(config.listen_ipv4, config.listen_ipv6, config.port)
             stack.callback(listeners.close)
+            if config.reply_mark:
+                for sock in listeners.tcp:  # connections and their SYN-ACKs inherit it
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, config.reply_mark)
             udp = UdpShell(listeners.udp, config, self._endpoints, self.metrics, self._dispatch)
             stack.callback(udp.close)
             tcp = TcpShell(listeners.tcp, config, self._endpoints, self.metrics, self._dispatch)
@@ -125,7 +133,7 @@ class Proxy:
             Forward: to_both("forward"),  # a flow is known to one shell only
             CloseFlow: to_both("close_flow"),
             NoReply: tcp.no_reply,
-            Install: self._enqueue,
+            Install: self._install_or_enqueue,
         }
 
     def _dispatch(self, event: Event) -> None:
@@ -143,7 +151,16 @@ class Proxy:
             await trio.sleep(Engine.TICK_SECONDS)
             self._dispatch(Tick())
 
-    def _enqueue(self, command: Install) -> None:
+    def _install_or_enqueue(self, command: Install) -> None:
+        if self._install_now is not None:
+            try:
+                done = self._install_now(command.learned)
+            except InstallError as error:
+                self._dispatch(InstallFailed(command.exchange, str(error)))
+                return
+            if done:
+                self._dispatch(Installed(command.exchange))
+                return
         self._installs.append(command)
         self._idle_workers.unpark()
 
@@ -151,6 +168,8 @@ class Proxy:
         while True:
             while self._installs:
                 command = self._installs.popleft()
+                if self._installs:  # this one may wait; the rest must not
+                    self._idle_workers.unpark()
                 await self._install(command)
             await self._idle_workers.park()
 

@@ -48,8 +48,8 @@ class Net:
 
 
 @contextlib.contextmanager
-def net(mtu: int = 1500) -> Iterator[Net]:
-    """The namespaces, gone at the end."""
+def net(mtu: int = 1500, intercept: bool = True) -> Iterator[Net]:
+    """The namespaces, gone at the end. Without `intercept` the proxy's one merely forwards."""
     with contextlib.ExitStack() as stack:
         spaces = []
         for role in ("client", "proxy", "server"):
@@ -59,7 +59,9 @@ def net(mtu: int = 1500) -> Iterator[Net]:
         made = Net(*spaces)
         _join(made.client, made.proxy, "client", 1, mtu)
         _join(made.server, made.proxy, "server", 2, mtu)
-        _deliver_locally(made.proxy)
+        _forward(made.proxy)
+        if intercept:
+            _deliver_locally(made.proxy)
         yield made
 
 
@@ -90,11 +92,14 @@ def _address(netlink: object, index: int, net_number: int, host: int) -> None:
     add("add", index=index, address=f"fd77:{net_number}::{host}", prefixlen=64, flags=0x02)
 
 
-def _deliver_locally(proxy: Namespace) -> None:
+def _forward(proxy: Namespace) -> None:
     with proxy.entered():
         for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             with open(f"/proc/sys/net/{path}", "w") as file:
                 file.write("1")
+
+
+def _deliver_locally(proxy: Namespace) -> None:
     with proxy.netlink() as netlink:
         for family in (socket.AF_INET, socket.AF_INET6):
             everything = "0.0.0.0/0" if family == socket.AF_INET else "::/0"
