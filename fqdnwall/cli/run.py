@@ -83,7 +83,7 @@ def run(
     Examples:
       sudo fqdnwall run --allow api.example.com:443 -- curl https://api.example.com
       sudo fqdnwall run --allow '*.pypi.org' --allow pypi.org -- pip download requests
-      sudo fqdnwall run --policy allow-apis.yaml --label app=web --report out.json -- ./web
+      sudo fqdnwall run --policy apis.yaml --label app=web -- ./web
       sudo fqdnwall run --audit --report seen.json -- make
     """
     from fqdnwall.api import options
@@ -109,9 +109,10 @@ def run(
     if chosen.report is not None and not chosen.report.parent.is_dir():
         raise UsageError(f"--report: there is no folder {chosen.report.parent}", "make it first")
     _need_root("run")
+    from fqdnwall.cli.report import print_report
     from fqdnwall.run import run as guard
 
-    raise typer.Exit(guard(chosen))
+    raise typer.Exit(guard(chosen, print_report))
 
 
 def agent(

@@ -344,6 +344,11 @@ def keys(fd: int, key_size: int) -> Iterator[bytes]:
             return
 
 
+def entries(fd: int, key_size: int) -> int:
+    """How many keys the map holds, by walking them."""
+    return sum(1 for _ in keys(fd, key_size))
+
+
 class _BatchOptions(ctypes.Structure):
     _fields_ = [
         ("sz", ctypes.c_size_t),

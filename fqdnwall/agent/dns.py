@@ -1,0 +1,88 @@
+"""What the DNS proxy asks of the agent: whose query, may it be asked, install these addresses."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from cachetools import LRUCache
+
+from dnsproxy.model import (
+    InstallError,
+    Judgement,
+    Learned,
+    Question,
+    SocketAddress,
+    Transport,
+)
+from fqdnwall.agent.firewall import Firewall
+from fqdnwall.datapath.maps import MapFull
+from fqdnwall.endpoint.endpoint import Endpoint
+from fqdnwall.fqdn.cache import Address
+from fqdnwall.identity.allocator import IdentitiesExhausted
+from policies import Direction, DnsRuleSet, Identity, Protocol, Resolved, Verdict, lookup
+
+_PROTOCOLS = {Transport.UDP: Protocol.UDP, Transport.TCP: Protocol.TCP}
+RULE_SETS_KEPT = 4096
+_NO_RULES = DnsRuleSet(())
+
+
+class DnsPolicy:
+    """Implements the proxy's ``Judge``, ``Installer`` and ``EndpointLookup``."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        self._firewall = firewall
+        self._rule_sets: LRUCache[
+            tuple[int, SocketAddress, Transport], tuple[Resolved | None, DnsRuleSet]
+        ] = LRUCache(RULE_SETS_KEPT)
+
+    def endpoint_of(self, address: str) -> int | None:
+        endpoint = self._firewall.endpoint_of(ip_address(address))
+        return endpoint.id if endpoint else None
+
+    def judge(self, query: Question) -> Judgement:
+        """By the rules of the entry that sent the query to the proxy."""
+        endpoint = self._firewall.endpoints.get(query.endpoint)
+        if endpoint is None:
+            return Judgement(False)
+        rule = self._rule_set(endpoint, query.server, query.transport).decide(query.qname)
+        if rule is None:
+            return Judgement(endpoint.audit)
+        return Judgement(True, str(rule))
+
+    async def install(self, learned: Learned) -> None:
+        try:
+            self._firewall.learning.learn(learned.endpoint, learned.qname, learned.addresses)
+        except (MapFull, IdentitiesExhausted, KeyError) as error:
+            raise InstallError(f"{learned.qname}: {error}") from error
+
+    def _rule_set(
+        self, endpoint: Endpoint, server: SocketAddress, transport: Transport
+    ) -> DnsRuleSet:
+        key = (endpoint.id, server, transport)
+        known = self._rule_sets.get(key)
+        if known is None or known[0] is not endpoint.resolved:
+            known = (endpoint.resolved, self._find(endpoint, server, transport))
+            self._rule_sets[key] = known
+        return known[1]
+
+    def _find(self, endpoint: Endpoint, server: SocketAddress, transport: Transport) -> DnsRuleSet:
+        resolved = endpoint.resolved
+        if resolved is None:
+            return _NO_RULES
+        address, port = ip_address(server[0]), server[1]
+        found = lookup(
+            resolved.entries,
+            self._candidates(endpoint, address),
+            Direction.EGRESS,
+            _PROTOCOLS[transport],
+            port,
+        )
+        if found.verdict is not Verdict.REDIRECT or found.entry is None or not found.entry.l7_index:
+            return _NO_RULES
+        return resolved.dns[found.entry.l7_index - 1]
+
+    def _candidates(self, endpoint: Endpoint, address: Address) -> list[Identity]:
+        firewall = self._firewall
+        scope = firewall.learning.scope(endpoint.id)
+        slots = firewall.learning.cache.slots((scope, address))
+        return [firewall.identity_of(address), *(Identity(i) for i, _ in slots)]

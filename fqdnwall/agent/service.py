@@ -1,0 +1,188 @@
+"""The agent's tasks, the same for one command and for a node.
+
+    datapath's ring ──▶ events task ──▶ broker ──▶ monitors
+                              └───────▶ collector ──▶ report
+    proxy ──▶ judge, installer (DnsPolicy) ──▶ Firewall ──▶ maps
+       └────▶ records ──▶ broker, collector
+    API ──▶ Backend ──▶ Firewall, maps, broker
+
+Everything runs in one trio thread. A bug in a task ends the agent, and with it nothing of what is
+in force: the datapath does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+import trio.lowlevel
+
+from dnsproxy.config import EngineConfig, ProxyConfig, UpstreamPolicy
+from dnsproxy.model import Failed, Judged, Record
+from dnsproxy.proxy import Proxy
+from dnsproxy.sockets import Ports
+from fqdnwall.agent.clock import boot_seconds, rfc3339
+from fqdnwall.agent.dns import DnsPolicy
+from fqdnwall.agent.firewall import Firewall, Settings
+from fqdnwall.agent.reporting import Collector
+from fqdnwall.agent.translate import dns_event, kernel_event
+from fqdnwall.api.broker import EventBroker
+from fqdnwall.api.models import DnsCounters, Problem
+from fqdnwall.datapath import libbpf
+from fqdnwall.datapath.layouts import Event, Mark, NodeConfig
+from fqdnwall.datapath.loader import Datapath
+from fqdnwall.datapath.maps import Maps
+from fqdnwall.netlink.tc import Hook, attach_bpf, detach_bpf
+
+COLLECT_SECONDS = 1.0
+EVENTS_SECONDS = 0.02
+"""Between two readings of the ring buffer: what comes in between is read at once."""
+EVENTS_PER_SECOND = 20_000
+TRACE_INTERVAL_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What kind of agent this is, and where it keeps things."""
+
+    instance: str
+    setting: str  # "run" or "agent"
+    socket: Path
+    settings: Settings = field(default_factory=Settings)
+    upstream: UpstreamPolicy = field(default_factory=UpstreamPolicy)
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(min_ttl_seconds=1))
+
+
+class Clsact:
+    """``attach``'s way on kernels without tcx."""
+
+    def attach(self, ifindex: int, from_endpoint_fd: int, to_endpoint_fd: int) -> None:
+        attach_bpf(ifindex, Hook.INGRESS, from_endpoint_fd, "fqdnwall-from-endpoint")
+        attach_bpf(ifindex, Hook.EGRESS, to_endpoint_fd, "fqdnwall-to-endpoint")
+
+    def detach(self, ifindex: int) -> None:
+        detach_bpf(ifindex, Hook.INGRESS)
+        detach_bpf(ifindex, Hook.EGRESS)
+
+
+@dataclass(slots=True)
+class DnsTally:
+    """Counts of one endpoint."""
+
+    queries: int = 0
+    allowed: int = 0
+    refused: int = 0
+    failed: int = 0
+
+    def counters(self) -> DnsCounters:
+        return DnsCounters(self.queries, self.allowed, self.refused, self.failed, 0, {})
+
+
+class Agent:
+    """State and tasks. ``serve`` runs until it is cancelled."""
+
+    def __init__(self, setup: Setup, datapath: Datapath) -> None:
+        self.setup = setup
+        self.datapath = datapath
+        self.firewall = Firewall(Maps(datapath.maps), boot_seconds, setup.settings)
+        self.broker = EventBroker()
+        self.collector = Collector(self.firewall)
+        self.started = boot_seconds()
+        self.attach_mode = ""
+        self.problems: dict[str, tuple[Problem, ...]] = {}
+        """By what they are about: policy files, endpoints."""
+        self.dns: dict[int, DnsTally] = {}
+        policy = DnsPolicy(self.firewall)
+        self.proxy = Proxy(
+            judge=policy,
+            installer=policy,
+            endpoints=policy,
+            config=ProxyConfig(
+                engine=setup.engine, upstream=setup.upstream, reply_mark=Mark.FROM_PROXY
+            ),
+            observer=self,
+        )
+        self.clsact = Clsact()
+        self.events_seen = 0
+
+    async def serve(
+        self,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined, unused-ignore]
+    ) -> None:
+        """The proxy and the events; started when the datapath knows the proxy's sockets."""
+        ring = libbpf.Ring(self.datapath.maps["events"])
+        try:
+            async with trio.open_nursery() as nursery:
+                ports = await nursery.start(self.proxy.serve)
+                self._tell_ports(ports)
+                nursery.start_soon(self._events, ring)
+                nursery.start_soon(self._collect)
+                task_status.started()
+        finally:
+            ring.close()
+
+    def record(self, event: Record) -> None:
+        """The proxy's observer."""
+        self._tally(event)
+        self.collector.dns(event, boot_seconds())
+        if self.broker.subscribers:
+            translated = dns_event(event, self.firewall, rfc3339(boot_seconds()))
+            if translated is not None:
+                self.broker.publish(translated)
+
+    def drain_events(self, ring: libbpf.Ring) -> None:
+        """Hand on what the ring holds now."""
+        for raw in ring.consume():
+            event = Event.unpack(raw)
+            self.events_seen += 1
+            self.collector.kernel(event)
+            if self.broker.subscribers:
+                self.broker.publish(kernel_event(event, self.firewall))
+
+    def all_problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for found in self.problems.values() for problem in found)
+
+    def set_problems(self, about: str, problems: Iterable[Problem]) -> None:
+        self.problems[about] = tuple(problems)
+
+    def _tell_ports(self, ports: Ports) -> None:
+        self.firewall.maps.set_config(
+            NodeConfig(
+                dns_udp4=ports.udp_ipv4 or 0,
+                dns_udp6=ports.udp_ipv6 or 0,
+                dns_tcp4=ports.tcp_ipv4 or 0,
+                dns_tcp6=ports.tcp_ipv6 or 0,
+                events_per_second=EVENTS_PER_SECOND,
+                trace_interval_seconds=TRACE_INTERVAL_SECONDS,
+            )
+        )
+
+    async def _events(self, ring: libbpf.Ring) -> None:
+        fd = self.datapath.maps["events"]
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(fd)
+                self.drain_events(ring)
+                await trio.sleep(EVENTS_SECONDS)
+        finally:
+            self.drain_events(ring)
+
+    async def _collect(self) -> None:
+        while True:
+            await trio.sleep(COLLECT_SECONDS)
+            while self.firewall.learning.collect():
+                await trio.lowlevel.checkpoint()
+
+    def _tally(self, event: Record) -> None:
+        if event.question is None:
+            return
+        tally = self.dns.setdefault(event.question.endpoint, DnsTally())
+        if isinstance(event, Judged):
+            tally.queries += 1
+            tally.allowed += event.judgement.allowed
+            tally.refused += not event.judgement.allowed
+        elif isinstance(event, Failed):
+            tally.failed += 1
