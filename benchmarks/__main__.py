@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="for each load of each way")
+    parser.add_argument("--seconds", type=int, default=3, help="for each load of each way")
     parser.add_argument("--count", type=int, default=10_000, help="fresh addresses")
     parser.add_argument("--markdown", action="store_true", help="tables for the README")
     chosen = parser.parse_args(arguments)
@@ -79,21 +79,31 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _table(group: str, rows: Sequence[Row]) -> None:
-    table = Table(title=group, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("", "unit", *rows[0].figures):
-        table.add_column(column, justify="left" if column in ("", "unit") else "right")
+def _grid(group: str, rows: Sequence[Row]) -> list[list[str]]:
+    """The table's cells, its head first: ways as columns, or as rows where there are many."""
+    grid = [[group, *rows[0].figures]]
     for row in rows:
-        table.add_row(row.title, row.unit, *_cells(row).values())
+        title = f"{row.title}, {row.unit}" if row.unit else row.title
+        grid.append([title, *_cells(row).values()])
+    return [list(column) for column in zip(*grid, strict=True)] if len(grid[0]) > 4 else grid
+
+
+def _table(group: str, rows: Sequence[Row]) -> None:
+    head, *body = _grid(group, rows)
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, column in enumerate(head):
+        table.add_column(column, justify="right" if number else "left")
+    for line in body:
+        table.add_row(*line)
     Console().print(table)
 
 
 def _markdown(group: str, rows: Sequence[Row]) -> None:
-    columns = (group, "unit", *rows[0].figures)
-    print("| " + " | ".join(columns) + " |")
-    print("|---" * len(columns) + "|")
-    for row in rows:
-        print("| " + " | ".join((row.title, row.unit, *_cells(row).values())) + " |")
+    head, *body = _grid(group, rows)
+    print("| " + " | ".join(head) + " |")
+    print("|---" + "|--:" * (len(head) - 1) + "|")
+    for line in body:
+        print("| " + " | ".join(line) + " |")
     print()
 
 

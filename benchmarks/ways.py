@@ -61,11 +61,11 @@ def plain(lab: Lab) -> Fenced:
     return Fenced("plain", lab, "plain")
 
 
-def nftables(lab: Lab, size: int, allowed: str) -> Fenced:
-    """A set of `size` addresses, `allowed` among them."""
+def nftables(lab: Lab, size: int, allowed: Sequence[str]) -> Fenced:
+    """A set of `allowed` and `size` more addresses."""
     name = f"nft{size}"
     container = lab.add_container(name)
-    addresses = {allowed, *(str(IPv4Address("240.0.0.0") + number) for number in range(size - 1))}
+    addresses = {*allowed, *(str(IPv4Address("240.0.0.0") + number) for number in range(size))}
     load_nftables(
         lab.host,
         f"""\
@@ -89,12 +89,12 @@ table inet bench_{name} {{
 def guarded(
     lab: Lab, title: str, options: Sequence[str], learned: int, warm: Sequence[str]
 ) -> Iterator[Guarded]:
-    """A session that has learned `learned` addresses that last, and those of the names `warm`."""
+    """A session that has learned the addresses of the names `warm`, and `learned` more."""
     with Session(lab, options) as session:
         way = Guarded(title, session)
         for name in warm:
-            way.do(("dig", "+short", name))
-        if learned > 1:
+            way.do(("dig", "+tcp", "+short", name))
+        if learned:
             fill(way, lab, learned)
         yield way
 

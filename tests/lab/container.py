@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.lab.namespaces import Namespace
 
@@ -58,9 +57,8 @@ class Container:
             netlink.link("set", index=index, state="up")
             netlink.route("add", dst="default", gateway=gateway_v4)
             netlink.route("add", dst="::/0", gateway=gateway_v6, family=socket.AF_INET6)
-        with host.entered():
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        host.write_setting("ipv4/ip_forward", "1")
+        host.write_setting("ipv6/conf/all/forwarding", "1")
         load_nftables(host, "table inet fqwlab\ndelete table inet fqwlab\n" + MASQUERADE)
         return container
 

@@ -80,7 +80,7 @@ def errands(lab: Lab) -> tuple[Errand, ...]:
         return ("sh", "-c", loop, "again", str(times), *curl(*arguments))
 
     reached, refused, dropped = Happening.REACHED, Happening.REFUSED, Happening.DROPPED
-    api_v4 = world.address_of("api.example.com")
+    api_v4 = world.addresses_of("api.example.com")[0]
     pinned = f"api.example.com:443:{api_v4}"
     return (
         Errand(

@@ -130,6 +130,11 @@ class Namespace:
         finally:
             netlink.close()
 
+    def write_setting(self, name: str, value: str) -> None:
+        """Writes a file below /proc/sys/net, whose value is the namespace's own."""
+        with self.entered():
+            Path("/proc/sys/net", name).write_text(value)
+
     def start(
         self,
         command: Sequence[str | os.PathLike[str]],

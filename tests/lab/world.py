@@ -88,9 +88,9 @@ def names() -> tuple[str, ...]:
     return (*(site.name for site in SITES), *(alias.name for alias in ALIASES))
 
 
-def address_of(name: str) -> str:
-    """The first IPv4 address of a site."""
-    return next(site.v4[0] for site in SITES if site.name == name)
+def addresses_of(name: str) -> tuple[str, ...]:
+    """The IPv4 addresses of a site."""
+    return next(site.v4 for site in SITES if site.name == name)
 
 
 def internet_addresses() -> tuple[tuple[str, int], ...]:
