@@ -54,20 +54,26 @@ static inline int judge_again(struct scratch *scratch, struct ct_value *ct)
 	struct decision *decision = &scratch->decision;
 	struct flow *flow = &scratch->flow;
 	bool egress = !(ct->flags & CT_INGRESS);
+	bool audited;
 
-	if (flow->key.icmp_initiator && !is_forward(flow, ct->flags))
-		flow->icmp_type = flow->key.protocol == IPPROTO_ICMP ? ICMP4_ECHO : ICMP6_ECHO;
+	if (is_icmp(flow->key.protocol))
+		flow->icmp_type = icmp_type_of(&flow->key);
 	decide(flow, egress, ct->flags & CT_LEARNED ? ct->identity : 0, decision);
+	audited = audits(flow, decision->verdict);
 	ct->generation = flow->endpoint.generation;
-	if (decision->verdict < 0 && !audits(flow, decision->verdict)) {
+	if (decision->verdict < 0 && !audited) {
 		ct->flags |= CT_DENIED;
 		return drop(flow, -decision->verdict, egress, decision->identity, decision->rule);
 	}
-	ct->flags &= ~(CT_DENIED | CT_PROXY);
-	if (decision->verdict == VERDICT_REDIRECT)
-		ct->flags |= CT_PROXY;
+	if (audited)
+		send_event(flow, EVENT_DROP, -decision->verdict, egress, decision->identity,
+			   decision->rule, true);
+	ct->flags &= ~(CT_DENIED | CT_PROXY | CT_AUDITED);
+	ct->flags |= decision_flags(decision, audited);
 	ct->rule = decision->rule;
-	ct->identity = decision->identity;
+	/* The name that let the flow in stays known while another entry decides. */
+	if (decision->learned || !(ct->flags & CT_LEARNED))
+		ct->identity = decision->identity;
 	return PASS;
 }
 
@@ -80,9 +86,10 @@ static inline int known_flow(struct __sk_buff *skb, struct scratch *scratch, str
 	struct node_config *settings;
 	bool ended;
 
-	if (ct->flags & CT_DENIED && !is_forward(flow, ct->flags))
+	if (is_cut(flow, ct) && !is_forward(flow, ct->flags))
 		return drop(flow, DROP_POLICY_DENIED, egress, ct->identity, ct->rule);
-	if ((ct->flags & CT_DENIED || ct->generation != flow->endpoint.generation) &&
+	/* An address that is learned meanwhile opens a flow that was cut. */
+	if ((ct->generation != flow->endpoint.generation || is_cut(flow, ct)) &&
 	    judge_again(scratch, ct) != PASS)
 		return TC_ACT_SHOT;
 	if (ct->flags & CT_PROXY && !flow->from_endpoint &&
@@ -116,7 +123,6 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	struct flow *flow = &scratch->flow;
 	bool egress = flow->from_endpoint;
 	bool owned = endpoint_owns(flow->endpoint.id, &flow->key.local);
-	u32 ct_flags = egress ? 0 : CT_INGRESS;
 	struct ct_value *related;
 	bool audited;
 	int failed;
@@ -142,17 +148,19 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	audited = audits(flow, decision->verdict);
 	if (decision->verdict < 0 && !audited)
 		return drop(flow, -decision->verdict, egress, decision->identity, decision->rule);
-	if (audited) {
-		ct_flags |= CT_AUDITED;
+	if (audited)
 		send_event(flow, EVENT_DROP, -decision->verdict, egress, decision->identity,
 			   decision->rule, true);
-	}
 	if (decision->verdict == VERDICT_REDIRECT && packet->fragment)
 		return drop(flow, DROP_FRAGMENT_NOT_SUPPORTED, egress, decision->identity,
 			    decision->rule);
-	/* Group and broadcast addresses are judged packet by packet: nobody owns their replies. */
-	if (owned) {
-		failed = ct_create(flow, decision, ct_flags);
+	/*
+	 * Packet by packet are judged those to group and broadcast addresses, whose replies nobody
+	 * owns, and echo replies to no request, which must not open the way for one.
+	 */
+	if (owned && !is_echo_reply(packet)) {
+		failed = ct_create(flow, decision,
+				   decision_flags(decision, audited) | (egress ? 0 : CT_INGRESS));
 		if (failed)
 			return drop(flow, -failed, egress, decision->identity, decision->rule);
 	}

@@ -34,10 +34,16 @@ static inline u64 lifetime(struct flow *flow, u32 ct_flags)
 	return seconds * NS_PER_SECOND;
 }
 
+/* Policy no longer allows the flow, and has not changed since that was found. */
+static inline bool is_cut(struct flow *flow, struct ct_value *ct)
+{
+	return ct->flags & CT_DENIED && ct->generation == flow->endpoint.generation;
+}
+
 /*
  * Whether the packet belongs to the flow of the entry, or opens another one with the same
- * addresses and ports: the entry has run out, has been closed by both sides and this is no mere
- * last acknowledgement, or the peer of an open flow sends a SYN of its own.
+ * addresses and ports: the entry has run out, or this is a SYN and no mere repetition of the one
+ * that opened the flow. A new connection is judged as one, whichever side reuses the ports.
  */
 static inline bool continues(struct flow *flow, struct ct_value *ct)
 {
@@ -47,7 +53,7 @@ static inline bool continues(struct flow *flow, struct ct_value *ct)
 		return false;
 	if (flow->key.protocol != IPPROTO_TCP || !syn)
 		return true;
-	return !(ct->flags & CT_CLOSING) && is_forward(flow, ct->flags);
+	return !(ct->flags & (CT_CLOSING | CT_SEEN_NON_SYN)) && is_forward(flow, ct->flags);
 }
 
 static inline u32 closing_flags(struct flow *flow, u32 ct_flags)
@@ -83,6 +89,13 @@ static inline bool ct_advance(struct flow *flow, struct ct_value *ct)
 	return (before & CT_CLOSING) != CT_CLOSING && (flags & CT_CLOSING) == CT_CLOSING;
 }
 
+/* What a decision leaves in the entry of its flow. */
+static inline u32 decision_flags(struct decision *decision, bool audited)
+{
+	return (decision->learned ? CT_LEARNED : 0) |
+	       (decision->verdict == VERDICT_REDIRECT ? CT_PROXY : 0) | (audited ? CT_AUDITED : 0);
+}
+
 static inline int ct_create(struct flow *flow, struct decision *decision, u32 flags)
 {
 	struct ct_value ct = {
@@ -95,10 +108,6 @@ static inline int ct_create(struct flow *flow, struct decision *decision, u32 fl
 		.flags = flags,
 	};
 
-	if (decision->learned)
-		ct.flags |= CT_LEARNED;
-	if (decision->verdict == VERDICT_REDIRECT)
-		ct.flags |= CT_PROXY;
 	ct_advance(flow, &ct);
 	return ct_store(&flow->key, &ct) ? -DROP_CT_CREATE_FAILED : 0;
 }
@@ -148,7 +157,8 @@ static inline int read_quoted_l4(struct __sk_buff *skb, struct packet *inner)
 
 /*
  * The entry of the flow that an ICMP error speaks of, by the header it quotes: a packet that the
- * error's receiver sent, in a flow that is known.
+ * error's receiver sent, in a flow that is known. That packet was judged by the policy of now, or
+ * the error is not about it.
  */
 static inline struct ct_value *related_entry(struct __sk_buff *skb, struct flow *flow,
 					     struct packet *outer)
@@ -171,7 +181,10 @@ static inline struct ct_value *related_entry(struct __sk_buff *skb, struct flow 
 	scratch->flow.from_endpoint = !flow->from_endpoint;
 	flow_from_packet(&scratch->flow, inner);
 	ct = ct_find(&scratch->flow.key);
-	return ct && ct->expires > flow->now ? ct : NULL;
+	if (!ct || ct->expires <= flow->now || ct->flags & CT_DENIED ||
+	    ct->generation != flow->endpoint.generation)
+		return NULL;
+	return ct;
 }
 
 #endif

@@ -66,6 +66,22 @@ static inline u8 icmp_initiator(struct packet *packet, bool from_endpoint)
 	return asks_locally ? ICMP_ASKED_LOCALLY : ICMP_ASKED_REMOTELY;
 }
 
+/*
+ * The type of the message that opened the flow: an echo reply belongs to a request, and every
+ * other type is a flow of its own, so that none passes with the permission of another.
+ */
+static inline u8 icmp_type_opening(struct packet *packet)
+{
+	if (is_echo_reply(packet))
+		return packet->protocol == IPPROTO_ICMP ? ICMP4_ECHO : ICMP6_ECHO;
+	return packet->icmp_type;
+}
+
+static inline u8 icmp_type_of(struct ct_key *key)
+{
+	return bpf_ntohs(key->remote_port);
+}
+
 static inline void flow_from_packet(struct flow *flow, struct packet *packet)
 {
 	struct ct_key *key = &flow->key;
@@ -89,9 +105,9 @@ static inline void flow_from_packet(struct flow *flow, struct packet *packet)
 		key->remote_port = packet->source_port;
 	}
 	if (is_icmp(packet->protocol)) {
-		/* The identifier stands in one place, whoever asks. */
+		/* Identifier and type stand in one place each, whoever asks. */
 		key->local_port = packet->source_port;
-		key->remote_port = 0;
+		key->remote_port = bpf_htons(icmp_type_opening(packet));
 	}
 }
 
