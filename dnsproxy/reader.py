@@ -120,9 +120,9 @@ def read_answer(message: bytes, question_end: int) -> Answer:
     All sections are walked, so that a message with lying counts gives nothing at all; only the
     answer section is read for addresses.
     """
-    _, _, _, answers, authorities, additionals = _HEADER.unpack_from(message)
-    reader = _AnswerReader(message)
     try:
+        _, _, _, answers, authorities, additionals = _HEADER.unpack_from(message)
+        reader = _AnswerReader(message)
         offset = reader.read_answers(question_end, answers)
         offset = _skip_records(message, offset, authorities)
         _read_additional(message, offset, additionals)
