@@ -14,6 +14,8 @@ from fqdnwall.api.report import Connections, Drops, LearnedName, QueryCount, Que
 from fqdnwall.cli.order import address_key, addresses, name_key
 from fqdnwall.cli.output import Table, human_bytes, human_seconds, plural, render, safe
 
+POLICY_DENIED = 133
+"""The drop reason of what no rule allows; numbered as in Cilium."""
 ROWS = 50
 """Rows shown of each table; the JSON report has all."""
 
@@ -110,7 +112,7 @@ def _drop_table(drops: Sequence[Drops]) -> Table:
             _port(d.port, d.protocol),
             str(d.packets),
             d.reason,
-            d.rule or "no rule allows it",
+            d.rule or ("no rule allows it" if d.reason_code == POLICY_DENIED else "-"),
         )
         for d in sorted(drops, key=_flow_key)
     ]

@@ -81,8 +81,8 @@ def run(
 
     \b
     Examples:
-      sudo fqdnwall run --allow api.example.com:443 -- curl https://api.example.com
-      sudo fqdnwall run --allow '*.pypi.org' --allow pypi.org -- pip download requests
+      sudo fqdnwall run --allow example.com:443 -- curl https://example.com
+      sudo fqdnwall run --allow '*.debian.org' -- apt-get update
       sudo fqdnwall run --policy apis.yaml --label app=web -- ./web
       sudo fqdnwall run --audit --report seen.json -- make
     """
