@@ -76,7 +76,7 @@ def add(
     --pid and --interface.
 
     \b
-    Example: fqdnwall endpoint add --netns /run/netns/web --name web --label app=web
+    Example: fqdnwall endpoint add --netns /run/netns/web --label app=web
     """
     from fqdnwall.api.models import EndpointSpec
     from fqdnwall.api.options import parse_label

@@ -141,7 +141,7 @@ def agent(
 
     Policies are read again when their files change; a file that is not valid is reported (see
     status), and its last good version stays in force. What is put under guard is said by
-    ``fqdnwall endpoint add``. When the agent ends the datapath stays in force: ``fqdnwall cleanup``
+    fqdnwall endpoint add. When the agent ends the datapath stays in force: fqdnwall cleanup
     takes it away.
 
     \b
