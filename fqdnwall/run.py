@@ -16,7 +16,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import trio
@@ -26,6 +25,7 @@ from fqdnwall import __version__, sandbox
 from fqdnwall.agent.backend import AgentBackend, Hooks
 from fqdnwall.agent.clock import boot_seconds, rfc3339
 from fqdnwall.agent.firewall import Settings
+from fqdnwall.agent.node import host_addresses
 from fqdnwall.agent.policyfiles import load_text
 from fqdnwall.agent.service import Agent, Setup
 from fqdnwall.api.backend import Conflict
@@ -42,7 +42,6 @@ from fqdnwall.datapath.maps import MapFull
 from fqdnwall.endpoint.endpoint import Endpoint, Place
 from fqdnwall.endpoint.endpoint import Subject as EndpointSubject
 from fqdnwall.netlink.errors import NetworkError
-from fqdnwall.netlink.links import addresses_of, links
 from policies import AllowPolicy, InvalidAllow, Policy, allow_policy, selected_by, selecting_labels
 
 FAILED = 1
@@ -343,16 +342,6 @@ def _write(path: Path, report: Report) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         _fail(f"--report {path}: {error.strerror}")
-
-
-def host_addresses() -> list[IPv4Address | IPv6Address]:
-    """Every address of this host, loopback's left out."""
-    return [
-        interface.ip
-        for link in links()
-        if not link.loopback
-        for interface in addresses_of(link.index)
-    ]
 
 
 def _fail(message: str, hint: str = "") -> int:

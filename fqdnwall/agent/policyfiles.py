@@ -62,6 +62,10 @@ class PolicyDir:
         found = [p for path in sorted(self._files) for p in self._files[path].problems]
         return (*self._missing, *found)
 
+    def documents(self) -> tuple[tuple[str, str], ...]:
+        """(path, text) of every file, as last read."""
+        return tuple((str(path), self._files[path].text) for path in sorted(self._files))
+
     def scan(self) -> bool:
         """Read what has changed; whether ``policies`` or ``problems`` may have."""
         try:

@@ -114,6 +114,18 @@ def _program(name: str, program: Mapping[str, Any], maps: Mapping[str, int], pin
     return fd
 
 
+def guarded_interfaces(instance: str) -> list[int]:
+    """Indices of the interfaces that the instance's maps speak of; none if it has no maps."""
+    try:
+        fd = libbpf.pinned(str(ROOT / instance / "endpoints"))
+    except OSError:
+        return []
+    try:
+        return [int.from_bytes(key, "little") for key in libbpf.keys(fd, 4)]
+    finally:
+        os.close(fd)
+
+
 def unload(instance: str) -> None:
     """Remove every pin of the instance: links first, so that no packet meets half a datapath."""
     pins = ROOT / instance

@@ -79,6 +79,8 @@ class NameCache:
         self._stale: set[Place] = set()
         self.capacity = capacity
         self.evicted = 0
+        self.changes = 0
+        """Grows with every record that comes or goes."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -92,6 +94,7 @@ class NameCache:
                 return
         elif known is None:
             self._make_room(key)
+        self.changes += 1
         self._records[key] = record
         self._by_name[key.endpoint, key.name][key.address] = key
         self._by_place[key.endpoint, key.address][key.name] = key
@@ -163,6 +166,7 @@ class NameCache:
         self._unlink(record.key)
 
     def _unlink(self, key: Key) -> None:
+        self.changes += 1
         self._stale.add((key.endpoint, key.address))
         addresses = self._by_name.get((key.endpoint, key.name), {})
         addresses.pop(key.address, None)

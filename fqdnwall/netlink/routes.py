@@ -77,9 +77,13 @@ def add_default_route(gateway: IPAddress, ifindex: int, netns_fd: int | None = N
 
 
 def add_local_delivery(
-    ifname: str, mark: int, mask: int, table: int, versions: Iterable[int] = (4, 6)
+    ifname: str | None, mark: int, mask: int, table: int, versions: Iterable[int] = (4, 6)
 ) -> None:
-    """Deliver packets that enter by `ifname` with `mark` (under `mask`) to local sockets."""
+    """Deliver packets that enter by `ifname` with `mark` (under `mask`) to local sockets.
+
+    None is any interface: of endpoints behind a bridge, packets enter by the bridge.
+    """
+    interface = {} if ifname is None else {"iifname": ifname}
     with rtnetlink() as socket:
         for version in versions:
             family = _FAMILIES[version]
@@ -93,7 +97,7 @@ def add_local_delivery(
                         family=family,
                         fwmark=mark,
                         fwmask=mask,
-                        iifname=ifname,
+                        **interface,
                         table=table,
                         priority=RULE_PRIORITY,
                         protocol=RULE_PROTOCOL,
@@ -105,8 +109,9 @@ def remove_local_delivery(table: int) -> None:
     with rtnetlink() as socket:
         for family in _FAMILIES.values():
             for attributes in _rules(socket, family, table):
+                named = {key: value for key, value in attributes.items() if value is not None}
                 with removed():
-                    socket.rule("del", family=family, **attributes)
+                    socket.rule("del", family=family, **named)
             with removed():
                 socket.route("del", **_everything_local(family, table))
 

@@ -1,0 +1,262 @@
+"""``fqdnwall agent``: the firewall of a node, for network namespaces that exist.
+
+What is guarded stays guarded when this process ends, however it ends: programs, maps and links are
+pinned, and a new agent takes them over with everything that they hold. Only ``fqdnwall cleanup``
+takes them away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from dnsproxy.config import EngineConfig, UpstreamPolicy
+from fqdnwall.agent import names
+from fqdnwall.agent.backend import AgentBackend, Hooks
+from fqdnwall.agent.config import Config, ConfigError, read_config
+from fqdnwall.agent.firewall import Settings
+from fqdnwall.agent.node import Node, host_addresses, host_resolvers
+from fqdnwall.agent.policyfiles import PolicyDir
+from fqdnwall.agent.service import Agent, Clsact, Setup
+from fqdnwall.api.listener import SocketInUse
+from fqdnwall.api.models import EndpointSpec, Problem, Severity
+from fqdnwall.api.options import AgentOptions, CleanupOptions
+from fqdnwall.api.server import serve
+from fqdnwall.api.sockets import DEFAULT_SOCKET, STATE_DIR, Liveness, liveness
+from fqdnwall.datapath import loader
+from fqdnwall.datapath.compiler import CompileError
+from fqdnwall.datapath.layouts import Mark
+from fqdnwall.datapath.maps import MapFull
+from fqdnwall.endpoint.endpoint import Endpoint
+from fqdnwall.endpoint.policymap import Unenforceable
+from fqdnwall.netlink import NetworkError, add_local_delivery, remove_local_delivery
+
+log = logging.getLogger("fqdnwall.agent")
+
+WATCH_SECONDS = 0.5
+SAVE_SECONDS = 2.0
+ROUTING_TABLES = 0x66700000
+"""Below those of ``fqdnwall run``: the default agent's first, others by their socket's digest."""
+
+
+class Instance:
+    """Everything that is named after one agent, which is known by its socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        digest = hashlib.sha256(str(socket).encode()).digest()
+        default = socket == DEFAULT_SOCKET
+        self.name = "agent" if default else f"agent-{digest[:6].hex()}"
+        offset = 0 if default else 1 + int.from_bytes(digest[:2], "big") % 0xFFFE
+        self.routing_table = ROUTING_TABLES + offset
+        self.names = STATE_DIR / f"{self.name}.names.json"
+
+
+def main(options: AgentOptions) -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    if not options.verbose:
+        logging.getLogger("hypercorn").setLevel(logging.ERROR)
+    try:
+        config = read_config(options.config)
+        directory = PolicyDir(options.policy_dir)
+        if not options.policy_dir.is_dir():
+            return _fail(f"{options.policy_dir} is no directory of policies")
+        trio.run(_Daemon(options, config, directory).main)
+    except Exception as error:
+        known = _only(error)
+        if isinstance(known, EXPLAINED):
+            return _fail(str(known))
+        raise
+    return 0
+
+
+EXPLAINED = (
+    ConfigError,
+    NetworkError,
+    SocketInUse,
+    loader.LoadError,
+    CompileError,
+    MapFull,
+    Unenforceable,
+)
+
+
+def _only(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def cleanup(options: CleanupOptions) -> int:
+    """Take away what the agent of this socket put in force; the agent itself has ended."""
+    instance = Instance(options.socket)
+    if liveness(options.socket) is Liveness.LIVE:
+        return _fail(f"the agent at {options.socket} still runs")
+    _clear(instance)
+    options.socket.unlink(missing_ok=True)
+    return 0
+
+
+def _clear(instance: Instance) -> None:
+    clsact = Clsact()
+    for ifindex in loader.guarded_interfaces(instance.name):
+        clsact.detach(ifindex)
+    loader.unload(instance.name)
+    remove_local_delivery(instance.routing_table)
+    instance.names.unlink(missing_ok=True)
+
+
+class _Daemon:
+    """One life of an agent."""
+
+    def __init__(self, options: AgentOptions, config: Config, directory: PolicyDir) -> None:
+        self._options = options
+        self._config = config
+        self._directory = directory
+        self._instance = Instance(options.socket)
+        self._resolvers = options.resolvers or config.resolvers
+        self._clean = False
+        self._scope = trio.CancelScope()
+
+    async def main(self) -> None:
+        if liveness(self._options.socket) is Liveness.LIVE:
+            raise SocketInUse(f"an agent serves {self._options.socket} already")
+        datapath = loader.load(self._instance.name, self._config.map_sizes)
+        agent = Agent(self._setup(), datapath)
+        node = Node(agent)
+        try:
+            with self._scope:
+                await self._live(agent, node)
+            if self._clean:
+                for endpoint_id in list(agent.firewall.endpoints):
+                    node.delete(endpoint_id)
+        finally:
+            datapath.close()
+        if self._clean:
+            _clear(self._instance)
+            log.info("nothing of this agent is in force any more")
+
+    async def _live(self, agent: Agent, node: Node) -> None:
+        add_local_delivery(None, Mark.TO_PROXY, Mark.MASK, self._instance.routing_table)
+        agent.firewall.learning.adopt(names.load(self._instance.names))
+        self._directory.scan()
+        self._tell(agent)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_on_signal)
+            await nursery.start(agent.serve)
+            restored = node.restore(self._directory.policies, self._resolvers or host_resolvers())
+            backend = AgentBackend(agent, self._hooks(node))
+            self._options.socket.parent.mkdir(parents=True, exist_ok=True)
+            await nursery.start(serve, backend, self._options.socket)
+            log.info(
+                "in force: %d policies of %s, %d endpoints taken over; API at %s",
+                len(agent.firewall.policies),
+                self._directory.directory,
+                len(restored),
+                self._options.socket,
+            )
+            nursery.start_soon(self._watch, agent, node)
+            nursery.start_soon(self._save, agent)
+
+    def _setup(self) -> Setup:
+        config = self._config
+        return Setup(
+            instance=self._instance.name,
+            setting="agent",
+            socket=self._options.socket,
+            settings=Settings(
+                audit=self._options.audit, per_endpoint=config.learning_scope == "endpoint"
+            ),
+            upstream=UpstreamPolicy(transparent=config.transparent_upstream),
+            engine=EngineConfig(
+                refusal=config.refusal,
+                min_ttl_seconds=config.dns_min_ttl_seconds,
+                upstream_timeout_seconds=config.dns_upstream_timeout_seconds,
+                in_flight=config.dns_in_flight,
+                in_flight_per_endpoint=config.dns_in_flight_per_endpoint,
+                tcp_addresses=config.dns_addresses_per_answer,
+            ),
+        )
+
+    def _hooks(self, node: Node) -> Hooks:
+        async def add(spec: EndpointSpec) -> Endpoint:
+            return node.add(spec)
+
+        async def delete(endpoint_id: int) -> None:
+            node.delete(endpoint_id)
+
+        def shutdown(clean: bool) -> None:
+            self._clean = clean
+            self._scope.cancel()
+
+        return Hooks(add, delete, None, shutdown, self._directory.documents)
+
+    async def _watch(self, agent: Agent, node: Node) -> None:
+        """Policies that change, interfaces that go, addresses that the host gets."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            for endpoint in node.forget_gone():
+                log.info("endpoint %d is gone with %s", endpoint.id, endpoint.place.interface)
+            agent.firewall.set_hosts(host_addresses())
+            if self._directory.scan():
+                self._put_in_force(agent)
+
+    def _put_in_force(self, agent: Agent) -> None:
+        self._tell(agent)
+        before = agent.firewall.policies
+        try:
+            agent.firewall.set_policies(self._directory.policies)
+        except (MapFull, Unenforceable) as error:
+            agent.set_problems("policies", [Problem(Severity.ERROR, "policies", str(error))])
+            log.error("policies stay as they were: %s", error)  # noqa: TRY400
+            agent.firewall.set_policies(before)
+            return
+        agent.set_problems("policies", ())
+        log.info("in force: %d policies", len(agent.firewall.policies))
+
+    def _tell(self, agent: Agent) -> None:
+        agent.set_problems("files", self._directory.problems)
+        for problem in self._directory.problems:
+            log.warning("%s", problem.message)
+
+    async def _save(self, agent: Agent) -> None:
+        """Write names down when they have changed."""
+        written = -1
+        try:
+            while True:
+                await trio.sleep(SAVE_SECONDS)
+                written = self._save_names(agent, written)
+        finally:
+            if not self._clean:
+                self._save_names(agent, -1)
+
+    def _save_names(self, agent: Agent, written: int) -> int:
+        cache = agent.firewall.learning.cache
+        if cache.changes != written:
+            try:
+                names.save(self._instance.names, cache.records())
+            except OSError as error:
+                problem = Problem(Severity.WARNING, str(self._instance.names), str(error))
+                agent.set_problems("names", [problem])
+        return cache.changes
+
+    async def _end_on_signal(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                log.info("ending; what is guarded stays guarded (`fqdnwall cleanup` ends that)")
+                self._scope.cancel()
+
+
+def _fail(message: str) -> int:
+    print(f"fqdnwall: {message}", file=sys.stderr)
+    return 1
