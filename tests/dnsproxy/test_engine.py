@@ -33,7 +33,9 @@ from tests.dnsproxy.conversation import (
     with_id,
 )
 from tests.dnsproxy.messages import (
+    AA,
     AAAA,
+    AD,
     AXFR,
     CD,
     CH,
@@ -223,7 +225,7 @@ def test_two_queries_of_one_client_do_not_mix() -> None:
 )
 def test_name_that_policy_does_not_allow_is_refused(code: RefusalCode, expected: int) -> None:
     talk = Talk(EngineConfig(refusal=code))
-    asked = query("Evil.Test", flags=RD | CD)
+    asked = query("Evil.Test", flags=RD | CD | AA | TC | AD | RA)
     talk >> ask(asked)
     got = talk.reply()
     assert got[:2] == asked[:2]
