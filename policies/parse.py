@@ -13,9 +13,11 @@ from policies.cilium import read_cidr_group, read_cilium_policy
 from policies.document import Mapping as MappingNode
 from policies.document import Node, from_value, load_documents
 from policies.errors import PolicyError
+from policies.kubernetes import read_network_policy
 from policies.metadata import Metadata, read_metadata
 from policies.model import CidrGroup, Policy
 from policies.reader import Field, Problems
+from policies.tiers import read_admin_policy, read_baseline_policy, read_cluster_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,16 @@ _KINDS: Final[dict[str, _Kind]] = {
     "CiliumNetworkPolicy": _Kind(("cilium.io/v2",), True, ("spec", "specs"), read_cilium_policy),
     "CiliumClusterwideNetworkPolicy": _Kind(
         ("cilium.io/v2",), False, ("spec", "specs"), read_cilium_policy
+    ),
+    "NetworkPolicy": _Kind(("networking.k8s.io/v1",), True, ("spec",), read_network_policy),
+    "ClusterNetworkPolicy": _Kind(
+        ("policy.networking.k8s.io/v1alpha2",), False, ("spec",), read_cluster_policy
+    ),
+    "AdminNetworkPolicy": _Kind(
+        ("policy.networking.k8s.io/v1alpha1",), False, ("spec",), read_admin_policy
+    ),
+    "BaselineAdminNetworkPolicy": _Kind(
+        ("policy.networking.k8s.io/v1alpha1",), False, ("spec",), read_baseline_policy
     ),
     "CiliumCIDRGroup": _Kind(
         ("cilium.io/v2", "cilium.io/v2alpha1"), False, ("spec",), read_cidr_group

@@ -113,11 +113,18 @@ def resolve(
     """
     options = options or Options()
     index = PeerIndex(identities, options.cluster_name, options.default_local_cluster)
+    return assemble(applied_rules(policies, subject, options), subject, index, options)
+
+
+def applied_rules(
+    policies: Iterable[Policy], subject: Subject, options: Options
+) -> tuple[DirectionRules, DirectionRules]:
+    """The rules (ingress, egress) of all specs that select the subject."""
     labels = subject_labels(subject.labels, subject.namespace)
     chosen = [
         (policy, spec) for policy in policies for spec in policy.specs if spec_selects(spec, labels)
     ]
-    return assemble(collect(chosen, labels, options), subject, index, options)
+    return collect(chosen, labels, options)
 
 
 def collect(
@@ -148,7 +155,7 @@ def _collect(
     deny = forced or any(spec.default_deny[direction] for _, spec in chosen)
     for policy, spec in chosen:
         rules += [(policy, rule) for rule in spec.rules_of(direction)]
-    enforcing = options.enforcement is not Enforcement.NEVER and (forced or bool(rules))
+    enforcing = options.enforcement is not Enforcement.NEVER and (forced or deny or bool(rules))
     applied = [
         Applied(policy, rule, first_id + number, _expanded(rule, options))
         for number, (policy, rule) in enumerate(rules)

@@ -67,7 +67,7 @@ from policies.labels import (
 from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
-from policies.resolve import resolve
+from policies.resolve import DirectionRules, applied_rules, resolve
 
 RESERVED_LABELS: Final[Mapping[Identity, Labels]] = {
     HOST: reserved_labels("host"),
@@ -177,6 +177,11 @@ class World:
             subject = self.subject(name)
             self._resolved[name] = resolve(self.policies, subject, self.identities, self.options)
         return self._resolved[name]
+
+    def rules(self, name: str) -> tuple[DirectionRules, DirectionRules]:
+        """The rules (ingress, egress) that apply to a subject."""
+        subject = self.subject(name)
+        return applied_rules(self.policies, subject, self.options)
 
     def candidates(self, peer: PeerRef) -> tuple[Identity, ...]:
         """The identities that the kernel tries for a peer. Raises UnknownPeer."""
