@@ -181,6 +181,8 @@ static inline int read_packet(struct __sk_buff *skb, struct packet *packet, u32 
 		failed = read_ipv4(skb, ETH_HEADER, packet);
 	else
 		failed = read_ipv6(skb, ETH_HEADER, packet);
+	if (!failed && (packet->end > skb->len || packet->l4_offset > packet->end))
+		failed = -DROP_INVALID_PACKET;
 	if (!failed && !packet->later_fragment)
 		failed = read_l4(skb, packet);
 	if (!failed && packet->fragment)

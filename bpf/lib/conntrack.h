@@ -140,7 +140,8 @@ static inline int read_quoted_l4(struct __sk_buff *skb, struct packet *inner)
 	inner->tcp_flags = 0;
 	inner->icmp_type = 0;
 	inner->icmp_code = 0;
-	if (inner->later_fragment || bpf_skb_load_bytes(skb, inner->l4_offset, header, 8) < 0)
+	if (inner->later_fragment || inner->l4_offset + 8 > inner->end ||
+	    bpf_skb_load_bytes(skb, inner->l4_offset, header, 8) < 0)
 		return -DROP_CT_INVALID_HEADER;
 	if (is_icmp(inner->protocol)) {
 		inner->icmp_type = header[0];
@@ -172,8 +173,8 @@ static inline struct ct_value *related_entry(struct __sk_buff *skb, struct flow 
 	if (!is_icmp_error(outer) || !scratch)
 		return NULL;
 	inner = &scratch->packet;
-	inner->later_fragment = false;
 	failed = outer->ipv6 ? read_ipv6(skb, offset, inner) : read_ipv4(skb, offset, inner);
+	inner->end = outer->end; /* the quotation is cut short: its own length is no matter */
 	if (failed || !same_address(&inner->source, &outer->destination) ||
 	    read_quoted_l4(skb, inner))
 		return NULL;

@@ -5,7 +5,7 @@
 #ifndef FQDNWALL_FLOW_H
 #define FQDNWALL_FLOW_H
 
-#include "packet.h"
+#include "fragment.h"
 
 #define ICMP_ASKED_LOCALLY 1
 #define ICMP_ASKED_REMOTELY 2

@@ -194,8 +194,11 @@ struct fragment_key {
 struct fragment_value {
 	__be16 source_port;
 	__be16 destination_port;
+	u16 headers;
+	u8 protocol;
 	u8 icmp_type;
 	u8 icmp_code;
+	u8 pad;
 };
 
 /* Whose verdicts `rule_stats` counts. */

@@ -2,8 +2,9 @@
 /*
  * Reading a packet. Every reader bounds-checks, and returns 0 or a negative drop reason. IPv4 and
  * IPv6 come out as one shape: 16-octet addresses, the layer-4 protocol behind all extension
- * headers, and ports. A header that is not whole, a routing header that is not used up and a
- * source-route option are refused: what policy judges must be what the receiver sees.
+ * headers, and ports. A header that is not whole within the datagram's own length, a routing header
+ * that is not used up and a source-route option are refused: what policy judges must be what the
+ * receiver sees.
  */
 #ifndef FQDNWALL_PACKET_H
 #define FQDNWALL_PACKET_H
@@ -45,6 +46,10 @@ struct packet {
 	bool fragment;	     /* any fragment of a datagram */
 	bool later_fragment; /* not the first: carries no layer-4 header */
 	u32 fragment_id;
+	u16 fragment_start;  /* in the frame: where what is in fragments begins */
+	u16 fragment_offset; /* of it in the datagram, octets */
+	u16 l4_size;	     /* octets of the layer-4 header */
+	u32 end;	     /* in the frame: what follows is padding that the receiver cuts off */
 };
 
 static inline void map_ipv4(struct address *address, __be32 ipv4)
@@ -59,6 +64,14 @@ static inline bool same_address(struct address *a, struct address *b)
 {
 	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
 	       a->word[3] == b->word[3];
+}
+
+/* Segments of the kernel's own that exceed 64 KiB (BIG TCP) leave their length zero. */
+static inline u32 datagram_end(struct __sk_buff *skb, u32 offset, u32 header, u32 length)
+{
+	if (!length && skb->gso_size)
+		return skb->len;
+	return offset + header + length;
 }
 
 /* An unaligned field at a constant offset of a header that was read whole. */
@@ -100,6 +113,7 @@ static inline int read_ipv4(struct __sk_buff *skb, u32 offset, struct packet *pa
 
 	if (bpf_skb_load_bytes(skb, offset, word, IPV4_HEADER) < 0)
 		return -DROP_INVALID_PACKET;
+	packet->end = datagram_end(skb, offset, 0, bpf_ntohs(FIELD(header, u16, 2)));
 	length = (header[0] & 0xf) * 4;
 	if (header[0] >> 4 != 4 || length < IPV4_HEADER)
 		return -DROP_INVALID_PACKET;
@@ -111,6 +125,8 @@ static inline int read_ipv4(struct __sk_buff *skb, u32 offset, struct packet *pa
 	packet->fragment = fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET);
 	packet->later_fragment = fragment & IPV4_OFFSET;
 	packet->fragment_id = FIELD(header, u16, 4);
+	packet->fragment_start = offset + length;
+	packet->fragment_offset = (fragment & IPV4_OFFSET) * 8;
 	packet->hop_limit = header[8];
 	packet->protocol = header[9];
 	packet->l4_offset = offset + length;
@@ -145,11 +161,15 @@ static inline int walk_extensions(struct __sk_buff *skb, struct packet *packet)
 		packet->protocol = header[0];
 		switch (type) {
 		case IPPROTO_FRAGMENT:
+			if (packet->fragment_start)
+				return -DROP_INVALID_EXTENSION_HEADER;
 			fragment = ((u16)header[2] << 8) | header[3];
 			packet->fragment = fragment & (IPV6_OFFSET | IPV6_MORE_FRAGMENTS);
 			packet->later_fragment = fragment & IPV6_OFFSET;
 			packet->fragment_id = FIELD(header, u32, 4);
+			packet->fragment_offset = fragment & IPV6_OFFSET;
 			packet->l4_offset += 8;
+			packet->fragment_start = packet->l4_offset;
 			break;
 		case IPPROTO_AH:
 			packet->l4_offset += ((u32)header[1] + 2) * 4;
@@ -174,7 +194,11 @@ static inline int read_ipv6(struct __sk_buff *skb, u32 offset, struct packet *pa
 		return -DROP_INVALID_PACKET;
 	if (header[0] >> 4 != 6)
 		return -DROP_INVALID_PACKET;
+	packet->end = datagram_end(skb, offset, IPV6_HEADER, bpf_ntohs(FIELD(header, u16, 4)));
 	packet->ipv6 = true;
+	packet->fragment = false;
+	packet->later_fragment = false;
+	packet->fragment_start = 0;
 	packet->hop_limit = header[7];
 	__builtin_memcpy(&packet->source, &word[2], sizeof(packet->source));
 	__builtin_memcpy(&packet->destination, &word[6], sizeof(packet->destination));
@@ -209,6 +233,30 @@ static inline bool is_echo_reply(struct packet *packet)
 	       (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP6_ECHO_REPLY);
 }
 
+/* How much of a layer-4 header is read; 0 where the protocol has no ports that we know. */
+static inline u32 l4_header(u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return 20;
+	case IPPROTO_UDP:
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return 8;
+	case IPPROTO_SCTP:
+		return 12;
+	}
+	return 0;
+}
+
+static inline void read_icmp(struct packet *packet, u8 *header)
+{
+	packet->icmp_type = header[0];
+	packet->icmp_code = header[1];
+	if (is_echo_request(packet) || is_echo_reply(packet))
+		packet->source_port = FIELD(header, u16, 4);
+}
+
 /* Ports, flags and types; a protocol without ports has none. */
 static inline int read_l4(struct __sk_buff *skb, struct packet *packet)
 {
@@ -219,66 +267,29 @@ static inline int read_l4(struct __sk_buff *skb, struct packet *packet)
 	packet->tcp_flags = 0;
 	packet->icmp_type = 0;
 	packet->icmp_code = 0;
-	switch (packet->protocol) {
-	case IPPROTO_TCP:
-		if (bpf_skb_load_bytes(skb, packet->l4_offset, header, 14) < 0 ||
-		    header[12] >> 4 < 5)
-			return -DROP_CT_INVALID_HEADER;
-		packet->tcp_flags = header[13];
-		break;
-	case IPPROTO_UDP:
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (bpf_skb_load_bytes(skb, packet->l4_offset, header, 8) < 0)
-			return -DROP_CT_INVALID_HEADER;
-		break;
-	case IPPROTO_SCTP:
-		if (bpf_skb_load_bytes(skb, packet->l4_offset, header, 12) < 0)
-			return -DROP_CT_INVALID_HEADER;
-		break;
-	default:
+	packet->l4_size = l4_header(packet->protocol);
+	/* No receiver takes the one family's ICMP in the other's packets. */
+	if (packet->protocol == (packet->ipv6 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return -DROP_INVALID_PACKET;
+	if (!packet->l4_size)
 		return 0;
+	if (bpf_skb_load_bytes(skb, packet->l4_offset, header,
+			       packet->protocol == IPPROTO_TCP ? 14 : 8) < 0)
+		return -DROP_CT_INVALID_HEADER;
+	if (packet->protocol == IPPROTO_TCP) {
+		packet->tcp_flags = header[13];
+		packet->l4_size = (header[12] >> 4) * 4;
+		if (packet->l4_size < 20)
+			return -DROP_CT_INVALID_HEADER;
 	}
+	if (packet->l4_offset + packet->l4_size > packet->end)
+		return -DROP_CT_INVALID_HEADER;
 	if (is_icmp(packet->protocol)) {
-		packet->icmp_type = header[0];
-		packet->icmp_code = header[1];
-		if (is_echo_request(packet) || is_echo_reply(packet))
-			packet->source_port = FIELD(header, u16, 4);
+		read_icmp(packet, header);
 		return 0;
 	}
 	packet->source_port = FIELD(header, u16, 0);
 	packet->destination_port = FIELD(header, u16, 2);
-	return 0;
-}
-
-/* First fragments leave their ports behind for the later ones, which carry none. */
-static inline int track_fragment(struct packet *packet, u32 endpoint)
-{
-	struct fragment_key key = {
-		.source = packet->source,
-		.destination = packet->destination,
-		.endpoint = endpoint,
-		.id = packet->fragment_id,
-		.protocol = packet->protocol,
-	};
-	struct fragment_value ports = {
-		.source_port = packet->source_port,
-		.destination_port = packet->destination_port,
-		.icmp_type = packet->icmp_type,
-		.icmp_code = packet->icmp_code,
-	};
-	struct fragment_value *first;
-
-	if (!packet->later_fragment)
-		return fragment_store(&key, &ports) ? -DROP_FRAGMENT_NOT_FOUND : 0;
-	first = fragment_find(&key);
-	if (!first)
-		return -DROP_FRAGMENT_NOT_FOUND;
-	packet->source_port = first->source_port;
-	packet->destination_port = first->destination_port;
-	packet->icmp_type = first->icmp_type;
-	packet->icmp_code = first->icmp_code;
-	packet->tcp_flags = 0;
 	return 0;
 }
 

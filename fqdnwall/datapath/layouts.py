@@ -255,7 +255,7 @@ class CtKey(Layout):
     local: Address
     remote: Address
     local_port: Be16  # ICMP echo: the identifier
-    remote_port: Be16
+    remote_port: Be16  # ICMP: the type that opened the flow
     endpoint: U32
     protocol: U8
     icmp_initiator: U8  # ICMP: 1 the endpoint asks, 2 the peer asks, so that neither answers itself
@@ -292,7 +292,7 @@ class FragmentKey(Layout):
     destination: Address
     endpoint: U32
     id: U32
-    protocol: U8
+    protocol: U8  # 44 for IPv6, where the number alone tells datagrams apart
     pad1: U8
     pad2: U16
 
@@ -304,8 +304,11 @@ class FragmentValue(Layout):
     C_NAME: ClassVar[str] = "fragment_value"
     source_port: Be16
     destination_port: Be16
+    headers: U16  # octets of the datagram that its headers fill, in which no later one may write
+    protocol: U8
     icmp_type: U8
     icmp_code: U8
+    pad: U8
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from fqdnwall.datapath.layouts import (
     Verdict,
     address_bytes,
 )
-from fqdnwall.datapath.maps import Maps
+from fqdnwall.datapath.maps import Maps, Policies
 
 ENDPOINT = 7
 IFINDEX = 1
@@ -114,19 +114,26 @@ class Bench:
         self.datapath = loader.load(instance, SIZES)
         self.maps = Maps(self.datapath.maps)
         self._ring = libbpf.Ring(self.datapath.maps["events"])
+        self._policy = Policies.build([])
+        self._swapped = True
         self.reset()
 
     def close(self) -> None:
         self._ring.close()
+        os.close(self._policy)
         self.datapath.close()
         loader.unload(self.instance)
 
     def reset(self) -> None:
         """Default deny both ways, its own two addresses, and no other state."""
-        for name in ("conntrack", "fragments", "learned", "ipcache", "policies", "endpoint_ips"):
+        for name in ("conntrack", "fragments", "learned", "ipcache", "endpoint_ips"):
             self.clear(name)
         for name in ("endpoints", "budgets", "rule_stats"):
             self.clear(name)
+        if self._swapped:
+            self.clear("policies")
+            self.maps.policies.set(ENDPOINT, self._policy)
+            self._swapped = False
         self.generation = 1
         self.flags = ENFORCE
         self.scope = ENDPOINT
@@ -155,14 +162,32 @@ class Bench:
         self.maps.own(EndpointAddress(endpoint, address_bytes(address)))
 
     def policy(self, *entries: tuple[PolicyKey, PolicyValue]) -> None:
-        """Swap the policy in as the agent does: the map first, then the generation."""
-        fd = self.maps.policies.build(entries)
+        """Another policy, under another generation.
+
+        Its entries change in place: swapping the map, as the agent does, waits for a grace period
+        of some ten milliseconds, which is `swap`.
+        """
+        for key in list(libbpf.keys(self._policy, PolicyKey.size())):
+            libbpf.delete(self._policy, key)
+        libbpf.update_batch(self._policy, [(key.pack(), value.pack()) for key, value in entries])
+        self.generation += 1
+        self.endpoint()
+
+    def swap(self, *entries: tuple[PolicyKey, PolicyValue]) -> None:
+        """Another policy in a map of its own."""
+        self._swapped = True
+        fd = Policies.build(entries)
         try:
             self.maps.policies.set(ENDPOINT, fd)
         finally:
             os.close(fd)
         self.generation += 1
         self.endpoint()
+
+    def drop_policies(self) -> None:
+        """No endpoint has a policy."""
+        self._swapped = True
+        self.clear("policies")
 
     def enforce(self, flags: EndpointFlag) -> None:
         self.flags = flags

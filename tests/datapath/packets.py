@@ -200,8 +200,8 @@ def extension(kind: int, l4: L4, *, words: int = 0, body: bytes = b"") -> L4:
     """A hop-by-hop, destination or routing header of 8 + 8 × ``words`` octets before ``l4``."""
     next_header, payload = l4
     room = 6 + 8 * words
-    if not body and kind != ROUTING:
-        body = bytes([1, room - 2])  # PadN
+    if not body and room < 256:
+        body = bytes([1, room - 2])  # PadN; longer ones are left as a row of Pad1
     return kind, bytes([next_header, words]) + body.ljust(room, b"\0")[:room] + payload
 
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import (
     DropReason,
     EndpointFlag,
@@ -112,7 +111,7 @@ def test_a_denial_holds_where_nothing_is_enforced(bench: Bench) -> None:
 def test_an_endpoint_without_a_policy_is_closed_where_it_is_enforced(
     bench: Bench, direction: int
 ) -> None:
-    bench.maps.policies.delete(ENDPOINT)
+    bench.drop_policies()
     enforced = EndpointFlag.ENFORCE_EGRESS if direction else EndpointFlag.ENFORCE_INGRESS
     bench.enforce(enforced)
     sent = bench.send(out(CLIENT4, SERVER4))
@@ -207,14 +206,23 @@ def test_a_rule_for_icmp_is_none_for_icmpv6(bench: Bench) -> None:
 
 def test_a_policy_of_one_endpoint_is_not_anothers(bench: Bench) -> None:
     fd = Policies.build([entry(0)])
+    bench.drop_policies()
     bench.maps.policies.set(ENDPOINT + 1, fd)
     os.close(fd)
+    assert bench.send(out(CLIENT4, SERVER4)).reason is DropReason.ENDPOINT_NOT_READY
+
+
+def test_a_swapped_policy_is_in_force_at_once_and_the_old_one_is_gone(bench: Bench) -> None:
+    bench.swap(entry(0, protocol=6, port=443))
+    assert bench.send(out(CLIENT4, SERVER4)).passed
+    bench.swap(entry(0, protocol=6, port=80))
     assert not bench.send(out(CLIENT4, SERVER4)).passed
+    assert bench.send(out(CLIENT4, SERVER4, 80)).passed
 
 
 def test_what_the_kernel_holds_can_be_read_back(bench: Bench) -> None:
     entries = [entry(9, protocol=6, port=443), entry(0, DENY), entry(300, REDIRECT, l7_index=4)]
-    bench.policy(*entries)
+    bench.swap(*entries)
     assert sorted(bench.maps.policies.entries(ENDPOINT), key=repr) == sorted(entries, key=repr)
 
 
@@ -278,24 +286,9 @@ OUTCOMES = {
 MEANINGS = {ALLOW: Meaning.ALLOW, DENY: Meaning.DENY, REDIRECT: Meaning.REDIRECT}
 
 
-class InPlace:
-    """A policy map whose entries change in place, which costs no grace period as a swap does."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.fd = Policies.build([])
-        bench.maps.policies.set(ENDPOINT, self.fd)
-
-    def hold(self, entries: Iterable[tuple[PolicyKey, PolicyValue]]) -> None:
-        for key in list(libbpf.keys(self.fd, PolicyKey.size())):
-            libbpf.delete(self.fd, key)
-        for key, value in entries:
-            libbpf.update(self.fd, key.pack(), value.pack())
-
-
-def agree(bench: Bench, place: InPlace, drawn: list[tuple[PolicyKey, PolicyValue]]) -> None:
+def agree(bench: Bench, drawn: list[tuple[PolicyKey, PolicyValue]]) -> None:
     entries = dict(drawn)
-    place.hold(entries.items())
+    bench.policy(*entries.items())
     for identity in IDENTITIES:
         for direction in (EGRESS, INGRESS):
             for protocol, port in [(6, 80), (17, 53), (6, 1001), (6, 443)]:
@@ -327,7 +320,6 @@ def agree(bench: Bench, place: InPlace, drawn: list[tuple[PolicyKey, PolicyValue
 
 
 def _agreement(bench: Bench, examples: int) -> None:
-    place = InPlace(bench)
     for identity in IDENTITIES:
         bench.identify(f"192.0.2.{identity % 256}", identity)
 
@@ -338,12 +330,9 @@ def _agreement(bench: Bench, examples: int) -> None:
     )
     @given(st.lists(policy_entries(), max_size=14))
     def same(drawn: list[tuple[PolicyKey, PolicyValue]]) -> None:
-        agree(bench, place, drawn)
+        agree(bench, drawn)
 
-    try:
-        same()
-    finally:
-        os.close(place.fd)
+    same()
 
 
 def test_the_kernels_verdict_is_the_naive_reading_and_the_policies_package_agrees(
