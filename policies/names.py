@@ -75,7 +75,7 @@ class NameSelector:
             labels = labels[len(labels) - len(self._labels) :]
         elif len(labels) != len(self._labels):
             return False
-        return all(map(_label_matches, self._labels, labels))
+        return all(map(label_matches, self._labels, labels))
 
     @property
     def is_everything(self) -> bool:
@@ -126,7 +126,7 @@ def _labels_of(qname: str) -> list[str] | None:
     return None
 
 
-def _label_matches(glob: str, label: str) -> bool:
+def label_matches(glob: str, label: str) -> bool:
     """Match one label; ``*`` is zero or more characters. At most len(glob) * len(label) steps."""
     at_glob = at_label = 0
     star = resume = -1
