@@ -29,6 +29,7 @@ class EngineConfig:
     refusal: RefusalCode = RefusalCode.REFUSED
     min_ttl_seconds: int = 0
     upstream_timeout_seconds: float = 10.0
+    install_timeout_seconds: float = 2.0
     in_flight: int = 16384
     in_flight_per_endpoint: int = 2048
     pending_bytes: int = 16 << 20
@@ -81,4 +82,3 @@ class ProxyConfig:
     listen_ipv4: str | None = "127.0.0.1"
     listen_ipv6: str | None = "::1"
     install_workers: int = 8
-    install_timeout_seconds: float = 2.0

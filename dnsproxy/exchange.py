@@ -6,8 +6,8 @@ arrival, because every exchange has the same time to live; the oldest is always 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from dnsproxy.config import EngineConfig
 from dnsproxy.flows import Flow
@@ -132,13 +132,15 @@ class ExchangeTable:
             del exchange.flow.pending[exchange.dns_id]
             exchange.flow = None
 
-    def expired(self, now: float) -> Iterator[Exchange]:
-        """Those past their deadline, still in the table; each must be removed while iterating."""
-        while self._exchanges:
-            oldest = next(iter(self._exchanges.values()))
-            if oldest.deadline > now:
-                return
-            yield oldest
+    def expired(self, now: float) -> list[Exchange]:
+        """Those that have waited too long for their server, or for the kernel."""
+        patience = self._config.install_timeout_seconds
+        due = takewhile(lambda exchange: exchange.deadline <= now, self._exchanges.values())
+        return [
+            exchange
+            for exchange in due
+            if exchange.reply is None or exchange.answered_at + patience <= now
+        ]
 
 
 _NOTHING = _Usage()

@@ -143,8 +143,14 @@ class Proxy:
             for command in self._engine.receive(event, time.monotonic()):
                 self._executors[type(command)](command)
         except Exception:
-            self.metrics.failures[Failure.CRASH] += 1
-            _log.exception("an event crashed the DNS proxy's engine; it goes on")
+            self._crashed("an event crashed the DNS proxy; it goes on")
+
+    def _crashed(self, what: str) -> None:
+        """Count each, log ever fewer: whoever can cause one can cause thousands a second."""
+        self.metrics.failures[Failure.CRASH] += 1
+        count = self.metrics.failures[Failure.CRASH]
+        if count & (count - 1) == 0:
+            _log.exception("%s (%d so far)", what, count)
 
     async def _tick(self) -> None:
         while True:
@@ -176,7 +182,7 @@ class Proxy:
     async def _install(self, command: Install) -> None:
         event: Event = Installed(command.exchange)
         try:
-            with trio.fail_after(self.config.install_timeout_seconds):
+            with trio.fail_after(self.config.engine.install_timeout_seconds):
                 await self._installer.install(command.learned)
         except trio.TooSlowError:
             self.metrics.install_timeouts += 1
@@ -184,7 +190,6 @@ class Proxy:
         except InstallError as error:
             event = InstallFailed(command.exchange, str(error))
         except Exception:
-            self.metrics.failures[Failure.CRASH] += 1
-            _log.exception("the installer crashed; the client gets SERVFAIL")
+            self._crashed("the installer crashed; the client gets SERVFAIL")
             event = InstallFailed(command.exchange, "installer crashed")
         self._dispatch(event)

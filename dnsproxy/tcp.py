@@ -121,7 +121,7 @@ class TcpShell:
 
     def reply(self, command: Reply) -> None:
         client = self._clients.get(command.connection)
-        if client is None:
+        if client is None or client.nursery.cancel_scope.cancel_called:
             self._metrics.replies_unsent += 1
             return
         octets = frame(command.payload)
@@ -187,7 +187,8 @@ class TcpShell:
             client = self._clients[number] = _Client(number, stream, nursery)
             nursery.start_soon(self._write_answers, client)
             try:
-                await self._read_queries(client, endpoint, address, server)
+                if not await self._read_queries(client, endpoint, address, server):
+                    nursery.cancel_scope.cancel()
                 with trio.move_on_after(self._patience_seconds):
                     await client.wait_below(1)
                 client.outbox.close()  # the writer empties it, then ends the nursery
@@ -198,7 +199,8 @@ class TcpShell:
 
     async def _read_queries(
         self, client: _Client, endpoint: int, address: SocketAddress, server: SocketAddress
-    ) -> None:
+    ) -> bool:
+        """Until the client sends no more: True if it may still be waiting for answers."""
         deframer = Deframer()
         bounds = self._config.tcp
         message_deadline = trio.current_time() + bounds.idle_seconds
@@ -208,16 +210,16 @@ class TcpShell:
                 try:
                     octets = await client.stream.receive_some(_READ_OCTETS)
                 except trio.BrokenResourceError:
-                    return
+                    return False
             if scope.cancelled_caught:
                 if client.open_queries and not deframer.partial and not extended:
                     message_deadline = trio.current_time() + self._patience_seconds
                     extended = True
                     continue
                 self._metrics.connections_timed_out += 1
-                return
+                return False
             if not octets:
-                return
+                return True
             if not deframer.partial:
                 message_deadline = trio.current_time() + bounds.idle_seconds
             extended = False
@@ -232,7 +234,7 @@ class TcpShell:
                     message_deadline = trio.current_time() + bounds.idle_seconds
             except FramingError:
                 self._metrics.framing_errors += 1
-                return
+                return True
 
     async def _write_answers(self, client: _Client) -> None:
         try:

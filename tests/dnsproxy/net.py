@@ -55,6 +55,11 @@ def net(mtu: int = 1500, intercept: bool = True) -> Iterator[Net]:
         for role in ("client", "proxy", "server"):
             namespace = Namespace.create(f"dnsproxy {role}", {})
             stack.callback(namespace.close)
+            with (
+                namespace.entered(),
+                open("/proc/sys/net/ipv6/conf/default/accept_dad", "w") as file,
+            ):
+                file.write("0")  # link-local addresses too are usable at once
             spaces.append(namespace)
         made = Net(*spaces)
         _join(made.client, made.proxy, "client", 1, mtu)

@@ -399,6 +399,16 @@ def test_installation_that_never_ends_is_servfail_at_the_deadline() -> None:
     assert rcode(talk.reply()) == SERVFAIL
 
 
+def test_answer_in_the_last_moment_has_its_time_to_be_installed() -> None:
+    talk = in_flight(Talk(EngineConfig(install_timeout_seconds=2)))
+    talk.later(9.9) >> Response(1, ANSWER)
+    talk.take()
+    talk.later(0.5) >> Tick()
+    assert [type(command) for command in talk.take()] == [CloseFlow]
+    talk >> Installed(1) << reply(RELEASED)
+    talk.end()
+
+
 def test_installed_says_nothing_before_an_answer_came() -> None:
     talk = in_flight(Talk())
     talk >> Installed(1)
