@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,24 @@ def readable(option: str, paths: Sequence[Path] | None) -> tuple[Path, ...]:
         if not os.access(path, os.R_OK):
             raise UsageError(f"{option}: {path} cannot be read", "check its mode and owner")
     return tuple(path.absolute() for path in paths or ())
+
+
+def parse_labels(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """The labels of --label. Raises UsageError."""
+    from fqdnwall.api.options import parse_label
+
+    return parsed("--label", texts, parse_label)
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """(path, content); ``-`` is stdin. Raises UsageError."""
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "check the path") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8", "is it the right file?") from None
+    return str(path), text
 
 
 def allowed(names: Sequence[str] | None, cidrs: Sequence[str] | None) -> None:

@@ -26,7 +26,7 @@ def status_text(status: Status) -> str:
         ("Policies", f"{status.policies}, revision {status.policy_revision}"),
         ("Proxy Status", _proxy(status)),
         ("DNS", _dns(status.proxy.dns)),
-        ("DNS Bounds", ", ".join(map(_usage, status.proxy.bounds)) or "none"),
+        ("DNS Bounds", "\n".join(map(_usage, status.proxy.bounds)) or "none"),
         ("Events", _events(status)),
         ("Memory", f"{human_bytes(status.memory_rss_bytes)} resident"),
     ]

@@ -48,14 +48,14 @@ def monitor(
 
     types = frozenset(EventType(k.value) for k in kind or ())
     client = connect(socket)
-    with client.events(EventFilter(types, related_to)) as events:
-        sys.stderr.write(f"Listening for events on {client.path}; Ctrl-C ends it.\n")
-        try:
+    try:
+        with client.events(EventFilter(types, related_to)) as events:
+            sys.stderr.write(f"Listening for events on {client.path}; Ctrl-C ends it.\n")
             for event in events:
                 if output is Output.JSON:
                     write(dumps(event) + "\n")
                 else:
                     write(safe(event_line(event, verbose=verbose)) + "\n")
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
     sys.stderr.write("The agent ended the stream.\n")

@@ -1,19 +1,24 @@
-"""``fqdnwall policy``: what is in force, and whether files are valid."""
+"""``fqdnwall policy``: what is in force, and what files mean."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from fqdnwall.cli import questions
 from fqdnwall.cli.params import Output, OutputOption, SocketOption, group
 
 if TYPE_CHECKING:
-    from policies import ParseResult
+    from policies.parse import ParseResult
 
-app = group("What is in force, and whether files are valid.")
+app = group("What is in force, and what policy files mean.")
+app.command("test")(questions.run_tests)
+app.command()(questions.verdict)
+app.command()(questions.explain)
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy YAML; - is stdin.")]
 
 
 @app.command()
@@ -28,7 +33,9 @@ def get(
     socket: SocketOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the policies in force and the endpoints that they select, or print one as YAML.
+    """List the policies in force, or print one as YAML.
+
+    The list has the endpoints that each policy selects.
 
     \b
     Example: fqdnwall policy get default/allow-external-apis
@@ -45,46 +52,94 @@ def get(
     named = [p for p in policies if name in (p.name, f"{p.namespace}/{p.name}")]
     if not named:
         raise CommandError(f"there is no policy {name} in force", "see: fqdnwall policy get")
-    show(named, output, lambda: "---\n".join(p.document for p in named))
+    documents = dict.fromkeys(p.document for p in named)
+    show(named, output, lambda: "---\n".join(documents))
 
 
 @app.command()
-def validate(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Policy YAML; - is stdin.")
-    ],
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Check policy files, all errors at once, each with line and field. Needs no agent.
+def validate(files: Files, output: OutputOption = Output.TABLE) -> None:
+    """Check policy files: all errors, with line and field.
 
-    The exit status is 0 when all are valid, 1 when one is not, 2 when one cannot be read.
+    Needs no agent. The exit status is 0 when all are valid, 1 when one is not, 2 when one cannot
+    be read.
 
     \b
     Example: fqdnwall policy validate policies/*.yaml
     """
+    from fqdnwall.cli.arguments import read_text
     from fqdnwall.cli.errors import FAILURE
     from fqdnwall.cli.output import show
     from policies.parse import parse_policies
 
-    texts = [(str(path), _read(path)) for path in files]
+    texts = [read_text(path) for path in files]
     results = [(source, parse_policies(text, source)) for source, text in texts]
-    show(_findings(results), output, lambda: _finding_lines(results))
+    show([_finding(*result) for result in results], output, lambda: _finding_lines(results))
     if any(result.errors for _, result in results):
         raise typer.Exit(FAILURE)
 
 
-def _findings(results: list[tuple[str, ParseResult]]) -> list[dict[str, object]]:
-    return [
-        {
-            "file": source,
-            "valid": not result.errors,
-            "policies": len(result.policies),
-            "errors": [
-                {"line": e.line, "path": e.path, "message": e.message} for e in result.errors
-            ],
-        }
-        for source, result in results
-    ]
+@app.command()
+def suggest(
+    report: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[REPORT]",
+            help="What fqdnwall run --report wrote; without it, the command that runs is asked.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The policy's name.")] = "suggested",
+    wildcards: Annotated[
+        bool,
+        typer.Option("--wildcards", help="Propose *.parent where several names of it were used."),
+    ] = False,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Write the smallest policy that allows what was seen.
+
+    YAML with comments. JSON is the same text, in an object.
+
+    \b
+    Examples:
+      sudo fqdnwall run --audit --report seen.json -- make
+      fqdnwall policy suggest seen.json > policy.yaml
+    """
+    from fqdnwall.api.codec import CodecError
+    from fqdnwall.cli.errors import CommandError, UsageError
+    from fqdnwall.cli.output import show
+    from policies.suggest import InvalidSuggestion, NotAReport, read_report
+    from policies.suggest import suggest as propose
+
+    try:
+        seen = _report(report, socket)
+        text = propose(read_report(seen), name, wildcards)
+    except (NotAReport, CodecError) as error:
+        raise UsageError(f"{report}: {error}", "give what fqdnwall run --report wrote") from None
+    except InvalidSuggestion as error:
+        raise CommandError(str(error), "write the policy by hand, from the report") from None
+    show({"policy": text}, output, lambda: text)
+
+
+def _report(path: Path | None, socket: Path | None) -> dict[str, Any]:
+    """A report's JSON, from a file or from the command that runs. Raises CodecError."""
+    from fqdnwall.api.codec import decode, encode, loads
+    from fqdnwall.api.report import Report
+    from fqdnwall.cli.agents import connect
+    from fqdnwall.cli.arguments import read_text
+
+    if path is None:
+        return cast(dict[str, Any], encode(connect(socket).report()))
+    return cast(dict[str, Any], encode(decode(Report, loads(read_text(path)[1]))))
+
+
+def _finding(source: str, result: ParseResult) -> dict[str, object]:
+    errors = [{"line": e.line, "path": e.path, "message": e.message} for e in result.errors]
+    return {
+        "file": source,
+        "valid": not errors,
+        "policies": len(result.policies),
+        "errors": errors,
+    }
 
 
 def _finding_lines(results: list[tuple[str, ParseResult]]) -> str:
@@ -96,14 +151,3 @@ def _finding_lines(results: list[tuple[str, ParseResult]]) -> str:
         if not result.errors:
             found.append(f"{source}: valid, {plural(len(result.policies), 'policy', 'policies')}")
     return lines(found)
-
-
-def _read(path: Path) -> str:
-    from fqdnwall.cli.errors import UsageError
-
-    try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", "check the path") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not text in UTF-8", "is it the right file?") from None

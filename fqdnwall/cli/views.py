@@ -22,6 +22,9 @@ from fqdnwall.api.models import (
 from fqdnwall.cli.order import address_key, addresses, name_key
 from fqdnwall.cli.output import Table, count, human_bytes, human_seconds
 
+GENERATED = "k8s:io.cilium.k8s."
+"""Labels that follow from others; left out where they would only widen a table."""
+
 
 def endpoint_table(endpoints: Sequence[Endpoint]) -> Table:
     rows = [
@@ -138,7 +141,7 @@ def ipcache_table(entries: Sequence[IpcacheEntry]) -> Table:
             f"identity={e.identity} encryptkey={e.encrypt_key} "
             f"tunnelendpoint={e.tunnel_endpoint or '0.0.0.0'} "
             f"flags={','.join(e.flags) or '<none>'}",
-            ",".join(sorted(e.labels)),
+            ",".join(sorted(label for label in e.labels if GENERATED not in label)),
         )
         for e in sorted(entries, key=lambda e: address_key(e.prefix))
     ]

@@ -127,6 +127,19 @@ apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata:
   name: allow-external-apis
+spec:
+  endpointSelector:
+    matchLabels:
+      app: web
+  egress:
+  - toFQDNs:
+    - matchPattern: '*.example.com'
+    toPorts:
+    - ports:
+      - port: '443'
+        protocol: TCP
+  - toCIDR:
+    - 198.51.100.0/24
 """
 
 POLICIES = (

@@ -443,11 +443,25 @@ def test_help_names_every_option_and_gives_an_example(fqdnwall: Command) -> None
 
 
 def test_every_command_that_asks_the_agent_takes_a_socket(fqdnwall: Command) -> None:
-    offline = {("version",), ("completion",), ("fqdn", "match"), ("policy", "validate")}
+    offline = {
+        ("version",),
+        ("completion",),
+        ("fqdn", "match"),
+        ("policy", "validate"),
+        ("policy", "test"),
+        ("policy", "verdict"),
+    }
+    without_output = {
+        ("run",),
+        ("agent",),
+        ("completion",),
+        ("endpoint", "delete"),
+        ("policy", "verdict"),
+    }
     for path in leaves():
         text = fqdnwall(*path, "--help").out
         assert ("--socket" in text) == (path not in offline), path
-        if path not in {("run",), ("agent",), ("completion",), ("endpoint", "delete")}:
+        if path not in without_output:
             assert "--output" in text, path
 
 
