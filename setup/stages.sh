@@ -26,7 +26,7 @@ stage() {
   local name=$1 started log status=0
   shift
   mkdir -p "$log_dir"
-  log="$log_dir/${name// /-}.log"
+  log="$log_dir/${name//[ \/]/-}.log"
   started=$(now_ms)
   [ -t 1 ] && printf '  %-22s …\r' "$name"
   "$@" >"$log" 2>&1 </dev/null || status=$?

@@ -7,7 +7,9 @@ seconds of a monotonic clock.
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from rich.text import Text
 
 from tests.lab.expectations import Errand, Happening
 
-SHOWN_VERDICTS, SHOWN_NAMES = 9, 9
+SHOWN_VERDICTS, SHOWN_NAMES, SHOWN_ADDRESSES = 10, 9, 2
 Json = dict[str, Any]
 
 _COLOURS = {
@@ -57,6 +59,7 @@ class Board:
     def __init__(self, total: int) -> None:
         self.steps: list[Step] = []
         self.doing: Errand | None = None
+        self._said: set[str] = set()
         self._total = total
         self._names: dict[str, _Name] = {}
         self._verdicts: deque[Text] = deque(maxlen=SHOWN_VERDICTS)
@@ -67,13 +70,15 @@ class Board:
             case "dns":
                 line = self._dns(event, now)
             case "drop":
-                line = _line("dropped", "yellow", _flow(event), event.get("reason", ""))
-            case "policy-verdict" if event.get("verdict") in ("allow", "redirect"):
-                line = _line(str(event["verdict"]), "green", _flow(event), event.get("rule", ""))
+                line = _line("dropped", "yellow", _flow(event), _rule(event))
+            case "policy-verdict" if event.get("verdict") == "allow":
+                line = _line("allowed", "green", _flow(event), _rule(event))
             case _:
                 line = None
-        if line is not None:
-            self._verdicts.append(line)
+        if line is None or line.plain in self._said:
+            return None
+        self._said.add(line.plain)
+        self._verdicts.append(line)
         return line
 
     def _dns(self, event: Json, now: float) -> Text | None:
@@ -84,12 +89,20 @@ class Board:
         question = f"{name} {exchange.get('qtype', '')}"
         if code == "REFUSED":
             self._names[name] = _Name(allowed=False)
-            return _line("refused", "yellow", question, event.get("rule", "") or "no rule")
+            return _line("refused", "yellow", question, _rule(event))
         known = self._names.setdefault(name, _Name(allowed=True))
         addresses = exchange.get("addresses") or []
+        ttl = exchange.get("ttl") or 0
         for address in addresses:
-            known.until[address] = now + (exchange.get("ttl") or 0)
-        return _line("learned" if addresses else "answered", "cyan", question, ", ".join(addresses))
+            known.until[address] = now + ttl
+        if not addresses:
+            return _line("answered", "cyan", question, code)
+        return _line("learned", "cyan", question, f"{_few(addresses)} for {ttl} s")
+
+    def begin(self, errand: Errand | None) -> None:
+        """An errand begins, or none any more. What is said once within one is not said again."""
+        self.doing = errand
+        self._said.clear()
 
     def done(self, step: Step) -> None:
         """An errand has ended."""
@@ -118,12 +131,10 @@ class Board:
             if not known.allowed:
                 table.add_row(name, Text("not allowed", style="yellow"), "")
                 continue
-            latest = list(known.until)[-2:]
-            more = len(known.until) - len(latest)
-            addresses = ", ".join(latest) + (f" and {more} more" if more else "")
             left = max(known.until.values(), default=now) - now
             shown = f"{left:.0f} s" if left > 0 else "expired"
-            table.add_row(name, addresses, Text(shown, style="green" if left > 0 else "dim"))
+            time_to_live = Text(shown, style="green" if left > 0 else "dim")
+            table.add_row(name, _few(list(reversed(known.until))), time_to_live)
         return table
 
     def _progress(self) -> Text:
@@ -155,6 +166,18 @@ def _flow(event: Json) -> str:
     names = destination.get("names") or []
     of_name = f" ({names[0]})" if names else ""
     return f"{event.get('protocol', '')} {shown}:{port}{of_name}"
+
+
+def _few(addresses: Sequence[str]) -> str:
+    more = len(addresses) - SHOWN_ADDRESSES
+    return ", ".join(addresses[:SHOWN_ADDRESSES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _rule(event: Json) -> str:
+    """The part of the policy that decided: `spec.egress[1]`."""
+    rule = str(event.get("rule", ""))
+    found = re.search(r"spec\S*", rule)
+    return f"by {found[0]}" if found else rule or "no rule allows it"
 
 
 def _line(verdict: str, colour: str, what: str, why: object) -> Text:

@@ -68,7 +68,7 @@ def unbound_configuration(directory: Path) -> str:
     )
     rotating = "".join(
         f"stub-zone:\n  name: {zone}\n  stub-addr: {world.ROTATING_V4}\n  stub-no-cache: yes\n"
-        for zone in (world.ROTATING_ZONE, world.LASTING_ZONE)
+        for zone in (world.ROTATING_ZONE, world.ROTATING_NAME, world.LASTING_ZONE)
     )
     return f"""\
 server:

@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from fqdnwall.api.client import AgentClient, ApiError
+from fqdnwall.api.client import AgentClient
 from tests.lab.board import Board, Step
-from tests.lab.expectations import LABELS, POLICY, POLICY_OPTIONS, errands, happened
+from tests.lab.expectations import LABELS, POLICY, POLICY_OPTIONS, Errand, errands, happened
 from tests.lab.guard import FQDNWALL, GuardFailed, Session
 from tests.lab.lab import Lab, LabError
-from tests.lab.leftovers import Machine, wait_until_clean
+from tests.lab.leftovers import Machine, Pins, left_by_guard
 
 DRAWN_EVERY_SECONDS = 0.2
-LAST_EVENTS_WITHIN_SECONDS = 0.5
+EVENTS_WITHIN_SECONDS = 0.3
+"""How long the events of an errand may take to come."""
 LOOK_SECONDS = 0.7
 """On a terminal, how long a person gets to see what one errand changed."""
 
@@ -40,14 +41,16 @@ class Demo:
         self._lab = lab
         self._errands = errands(lab)
         self.board = Board(len(self._errands))
+        self.left: list[str] = []
         self._live: Live | None = None
 
     async def show(self) -> None:
         """All errands, one after the other. Raises GuardFailed."""
+        before = Machine.seen_by(self._lab)
         with Session(self._lab, POLICY_OPTIONS) as session:
             self._introduce(session)
             with self._monitor(session) as monitor:
-                await self._until_subscribed(session)
+                pins = Pins.of(await self._until_subscribed(session))
                 if self._console.is_terminal:
                     with Live(console=self._console, auto_refresh=False) as live:
                         self._live = live
@@ -56,28 +59,27 @@ class Demo:
                     await self._run(session, monitor)
                 monitor.terminate()
             await trio.to_thread.run_sync(session.close)
+        self.left = await trio.to_thread.run_sync(left_by_guard, self._lab, before, pins)
 
     def _introduce(self, session: Session) -> None:
         options = " ".join(f"--label {label}" for label in LABELS)
         command = f"fqdnwall run --policy {_short(POLICY)} {options} … -- CLIENT"
         after = f"{session.ready_after_seconds:.1f} s"
-        self._console.print(f"  a client is under guard after {after}: [bold]{command}[/]\n")
+        self._console.print(f"  a client is under guard after {after}:")
+        self._console.print(f"  [bold]{command}[/]\n", soft_wrap=True)
 
     def _monitor(self, session: Session) -> subprocess.Popen[str]:
         command = [str(FQDNWALL), "monitor", "--socket", str(session.socket), "-o", "json"]
-        return self._lab.host.start(command, stdout=subprocess.PIPE)
+        return self._lab.host.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
-    async def _until_subscribed(self, session: Session) -> None:
-        """No event of the first errand may be missed."""
+    async def _until_subscribed(self, session: Session) -> str:
+        """No event of the first errand may be missed. Returns the guard's instance."""
         client = AgentClient(session.socket)
-        with trio.move_on_after(5):
+        with trio.fail_after(10):
             while True:
-                try:
-                    status = await trio.to_thread.run_sync(client.status)
-                except ApiError:
-                    return
+                status = await trio.to_thread.run_sync(client.status)
                 if status.events.subscribers:
-                    return
+                    return status.instance
                 await trio.sleep(0.02)
 
     async def _run(self, session: Session, monitor: subprocess.Popen[str]) -> None:
@@ -85,24 +87,24 @@ class Demo:
             nursery.start_soon(self._read_events, monitor)
             nursery.start_soon(self._draw)
             for errand in self._errands:
-                self.board.doing = errand
-                outcome = await trio.to_thread.run_sync(session.do, errand.command)
-                step = Step(errand, happened(errand, outcome), outcome.seconds)
-                self.board.done(step)
-                if self._live is None:
-                    self._console.print(_plain(step))
-                if not step.as_expected:
-                    self._report_surprise(step, outcome.out + outcome.err)
-                if self._live is not None:
-                    await trio.sleep(LOOK_SECONDS)
-            self.board.doing = None
-            await trio.sleep(LAST_EVENTS_WITHIN_SECONDS)
+                await self._do(errand, session)
+            self.board.begin(None)
+            await trio.sleep(DRAWN_EVERY_SECONDS)
             nursery.cancel_scope.cancel()
 
-    def _report_surprise(self, step: Step, printed: str) -> None:
-        self._console.print(
-            Text(f"  not as expected: {' '.join(step.errand.command)}\n{printed}", style="red")
-        )
+    async def _do(self, errand: Errand, session: Session) -> None:
+        self.board.begin(errand)
+        if self._live is None:
+            self._console.print(f"  {errand.title}")
+        outcome = await trio.to_thread.run_sync(session.do, errand.command)
+        step = Step(errand, happened(errand, outcome), outcome.seconds)
+        await trio.sleep(EVENTS_WITHIN_SECONDS if self._live is None else LOOK_SECONDS)
+        self.board.done(step)
+        if self._live is None:
+            self._console.print(_plain(step))
+        if not step.as_expected:
+            printed = f"{' '.join(errand.command)}\n{outcome.out}{outcome.err}"
+            self._console.print(Text(f"  not as expected: {printed}", style="red"))
 
     async def _read_events(self, monitor: subprocess.Popen[str]) -> None:
         assert monitor.stdout is not None
@@ -113,7 +115,7 @@ class Demo:
                 for line in lines:
                     shown = self.board.event(json.loads(line), time.monotonic())
                     if shown is not None and self._live is None:
-                        self._console.print(Text("      ").append_text(shown), soft_wrap=True)
+                        self._console.print(Text("      ").append_text(shown))
 
     async def _draw(self) -> None:
         while self._live is not None:
@@ -123,7 +125,11 @@ class Demo:
 
 def _plain(step: Step) -> str:
     mark = "[green]✓[/]" if step.as_expected else "[bold red]✗[/]"
-    return f"  {mark} {step.errand.title}: {step.outcome.value}"
+    return (
+        f"    {mark} {step.outcome.value}, as expected"
+        if step.as_expected
+        else f"    {mark} {step.outcome.value}"
+    )
 
 
 def _short(path: Path) -> str:
@@ -150,7 +156,6 @@ def main() -> int:
     """Shows it; returns the exit status."""
     console = Console(highlight=False)
     started = time.monotonic()
-    before = Machine.seen()
     console.print("[bold]fqdnwall demo[/]")
     try:
         with Lab() as lab:
@@ -162,7 +167,7 @@ def main() -> int:
         console.print(Text(str(error), style="red"))
         return 1
     console.print(demo.board.table())
-    left = wait_until_clean(before)
+    left = demo.left
     for thing in left:
         console.print(Text(f"  {thing}", style="red"))
     surprises = sum(not step.as_expected for step in demo.board.steps)

@@ -80,57 +80,46 @@ def errands(lab: Lab) -> tuple[Errand, ...]:
         return ("sh", "-c", loop, "again", str(times), *curl(*arguments))
 
     reached, refused, dropped = Happening.REACHED, Happening.REFUSED, Happening.DROPPED
-    api_v4 = world.addresses_of("api.example.com")[0]
-    pinned = f"api.example.com:443:{api_v4}"
+    github = "https://api.github.com/"
+    pinned = ("--resolve", f"api.github.com:443:{world.addresses_of('api.github.com')[0]}")
     return (
         Errand(
-            "the address of an allowed name, before the name was looked up",
-            curl("--resolve", pinned, "https://api.example.com/"),
+            "the address of an allowed name, before anyone asked for the name",
+            curl(*pinned, github),
             dropped,
         ),
-        Errand("an allowed name, IPv4", curl("-4", "https://api.example.com/"), reached),
-        Errand("an allowed name, IPv6", curl("-6", "https://api.example.com/"), reached),
+        Errand("an allowed name, IPv4", curl("-4", github), reached),
+        Errand("an allowed name, IPv6", curl("-6", github), reached),
+        Errand("the address of before, now that it was learned", curl(*pinned, github), reached),
+        Errand("another port of it", curl("-4", "https://api.github.com:8443/"), dropped),
+        Errand("a name that a pattern allows", curl("https://www.googleapis.com/"), reached),
         Errand(
-            "the same address, now that it was learned",
-            curl("--resolve", pinned, "https://api.example.com/"),
-            reached,
-        ),
-        Errand(
-            "another port of an allowed name",
-            curl("-4", "https://api.example.com:8443/"),
-            dropped,
+            "one label more than the pattern's star stands for",
+            curl("https://deep.www.googleapis.com/"),
+            refused,
         ),
         Errand(
             "a content network: three aliases on the way to the address",
-            curl("https://assets.example.com/"),
+            curl("https://storage.googleapis.com/"),
             reached,
         ),
         Errand(
             "a name whose every answer is another address, five times",
-            again(5, "-4", f"https://{world.ROTATING_ZONE}/"),
+            again(5, "-4", f"https://{world.ROTATING_NAME}/"),
             reached,
             distinct_addresses=5,
         ),
         Errand(
-            "a name that a pattern allows",
-            curl("https://eu.pop.example.net/"),
-            reached,
-        ),
-        Errand(
             "an answer too long for UDP, over TCP",
-            dig("+tcp", "many.example.com", "A"),
+            dig("many.googleapis.com", "A"),
             Happening.ANSWERED,
         ),
         Errand("a name that is not allowed", curl("https://unlisted.example.org/"), refused),
         Errand("the same over TCP", dig("+tcp", "unlisted.example.org"), refused),
-        Errand(
-            "an address that no name led to",
-            curl(f"https://{world.OPEN_ADDRESS_V4}/"),
-            dropped,
-        ),
+        Errand("an address without a name", curl(f"https://{world.OPEN_ADDRESS_V4}/"), dropped),
         Errand(
             "an allowed name, asked of another resolver",
-            dig(f"@{world.OTHER_RESOLVER_V4}", "api.example.com"),
+            dig(f"@{world.OTHER_RESOLVER_V4}", "api.github.com"),
             dropped,
         ),
     )

@@ -50,6 +50,14 @@ def run_guarded(
     return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
+def start_guarded(
+    lab: Lab, options: Sequence[str], command: Sequence[str], **streams: Any
+) -> subprocess.Popen[Any]:
+    """`fqdnwall run OPTIONS --resolver … -- COMMAND` on the lab's host, with the caller's streams
+    and all else that `Namespace.start` takes."""
+    return lab.host.start(_command_line(lab, options, command), **streams)
+
+
 def _command_line(lab: Lab, options: Sequence[str], command: Sequence[str]) -> list[str]:
     resolvers = [part for address in lab.resolvers for part in ("--resolver", address)]
     return [str(FQDNWALL), "run", *resolvers, *options, "--", *command]

@@ -85,7 +85,7 @@ class Lab:
         self.resolv_conf.write_text("".join(f"nameserver {ip}\n" for ip in self.resolvers))
         self.certificates = certificates.issue(
             self.directory,
-            (*world.names(), world.ROTATING_ZONE, f"*.{world.ROTATING_ZONE}"),
+            (*world.names(), world.ROTATING_NAME, world.ROTATING_ZONE, f"*.{world.ROTATING_ZONE}"),
             (address for address, _ in world.internet_addresses()),
         )
         self.internet = self.add_namespace("internet")

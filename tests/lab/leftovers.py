@@ -20,19 +20,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from tests.lab.lab import clear_leftovers
+from tests.lab.lab import MARK as LAB_MARK
+from tests.lab.lab import Lab, clear_leftovers
 from tests.lab.namespaces import Namespace
 
 MARK = "FQDNWALL_TEST_RUN"
 RUN_DIRECTORIES = (Path("/run/fqdnwall"), Path("/run/fqwlab"))
 BPFFS = Path("/sys/fs/bpf")
 NETNS_DIRECTORY = Path("/run/netns")
+AUTOMATIC = ("fe80:", "ff00:")
+"""What the kernel adds to a link by itself, some time after it is up."""
 SETTLE_SECONDS = 5.0
 """Namespaces and programs whose last user is gone are ended by the kernel a little later."""
 
@@ -46,9 +49,16 @@ class Machine:
     @classmethod
     def seen(cls, namespace: Namespace | None = None) -> Machine:
         """The machine, its network as `namespace` has it (by default the caller's)."""
-        with namespace.entered() if namespace else contextlib.nullcontext():
-            network = tuple(_network())
-        return cls(frozenset((*network, *_files(), *_mounts(), *_marked_processes())))
+        mark = os.environ.get(MARK)
+        processes = _marked_processes(f"{MARK}={mark}") if mark else ()
+        return cls(frozenset((*_network_of(namespace), *_files(), *_mounts(), *processes)))
+
+    @classmethod
+    def seen_by(cls, lab: Lab) -> Machine:
+        """What the lab can tell apart from all else on the machine: its host's network and its
+        processes."""
+        processes = _marked_processes(f"{LAB_MARK}={lab.id}")
+        return cls(frozenset((*_network_of(lab.host), *processes)))
 
     def beyond(self, before: Machine) -> list[str]:
         """What is here and was not there `before`, sorted."""
@@ -59,16 +69,48 @@ class Machine:
         return sorted(before.things - self.things)
 
 
-def wait_until_clean(before: Machine, namespace: Namespace | None = None) -> list[str]:
+def wait_until_clean(before: Machine, see: Callable[[], Machine] = Machine.seen) -> list[str]:
     """What is still different from `before` after a moment: 'left …' and 'lost …' lines."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
-        now = Machine.seen(namespace)
+        now = see()
         differences = [f"left {thing}" for thing in now.beyond(before)]
         differences += [f"lost {thing}" for thing in now.lost(before)]
         if not differences or time.monotonic() > deadline:
             return differences
         time.sleep(0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The directory of a guard's pins. Another guard may have one of the same name later."""
+
+    path: Path
+    inode: int
+
+    @classmethod
+    def of(cls, instance: str) -> Pins:
+        """While the instance is there. Raises FileNotFoundError."""
+        path = BPFFS / "fqdnwall" / instance
+        return cls(path, path.stat().st_ino)
+
+    @property
+    def exist(self) -> bool:
+        try:
+            return self.path.stat().st_ino == self.inode
+        except FileNotFoundError:
+            return False
+
+
+def left_by_guard(lab: Lab, before: Machine, pins: Pins) -> list[str]:
+    """What a `fqdnwall run` on the lab's host left, in the lab or pinned."""
+    left = wait_until_clean(before, lambda: Machine.seen_by(lab))
+    return [*left, f"left {pins.path}"] if pins.exist else left
+
+
+def _network_of(namespace: Namespace | None) -> tuple[str, ...]:
+    with namespace.entered() if namespace else contextlib.nullcontext():
+        return tuple(_network())
 
 
 def _network() -> Iterator[str]:
@@ -78,12 +120,15 @@ def _network() -> Iterator[str]:
             names[link["index"]] = name = link.get("ifname")
             yield f"link {name}"
         for address in netlink.get_addr():
-            yield f"address {address.get('address')} on {names.get(address['index'])}"
+            if not address.get("address").startswith(AUTOMATIC):
+                yield f"address {address.get('address')} on {names.get(address['index'])}"
         for family in (2, 10):
             for rule in netlink.get_rules(family=family):
                 attributes = sorted((name, str(value)) for name, value in rule["attrs"])
                 yield f"rule family {family} {attributes}"
             for route in netlink.get_routes(family=family):
+                if (route.get("dst") or "").startswith(AUTOMATIC):
+                    continue
                 device = names.get(route.get("oif") or 0, "-")
                 target = f"{route.get('dst') or 'default'}/{route['dst_len']}"
                 yield f"route {target} dev {device} table {route.get('table')}"
@@ -119,11 +164,8 @@ def _mounts() -> Iterator[str]:
         yield f"mount {fields[4]} ({fields[fields.index('-') + 1]})"
 
 
-def _marked_processes() -> Iterator[str]:
-    mark = os.environ.get(MARK)
-    if mark is None:
-        return
-    wanted = f"{MARK}={mark}".encode()
+def _marked_processes(mark: str) -> Iterator[str]:
+    wanted = mark.encode()
     relatives = _ancestors()
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit() or int(directory.name) in relatives:

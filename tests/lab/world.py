@@ -1,7 +1,7 @@
 """What exists in the lab's small internet: addresses, names, and the zone that ties them.
 
-Addresses come from the blocks set aside for documentation and benchmarks (RFC 5737, RFC 2544,
-RFC 3849), so that nothing here can be mistaken for, or reach, a real host.
+Addresses come from the blocks set aside for documentation and for carriers (RFC 5737, RFC 3849,
+RFC 6598), so that nothing here can be mistaken for, or reach, a real host.
 
         fqdnwall's machine                      the internet
       +--------------------+  veth  +-----------------------------------------+
@@ -28,10 +28,11 @@ AUTHORITATIVE_V4, AUTHORITATIVE_V6 = IPv4Address("198.51.100.5"), IPv6Address("2
 ROTATING_V4, ROTATING_V6 = IPv4Address("198.51.100.6"), IPv6Address("2001:db8:53::6")
 
 ROTATING_ZONE = "fresh.example"
+ROTATING_NAME = "pubsub.googleapis.com"
 LASTING_ZONE = "lasting.example"
 """As the rotating zone, with many addresses an answer and an hour to live: fills a firewall."""
 ADDRESSES_A_LASTING_ANSWER = 50
-FRESH_V4, FRESH_V6 = IPv4Network("198.18.0.0/15"), IPv6Network("2001:db8:f::/64")
+FRESH_V4, FRESH_V6 = IPv4Network("100.64.0.0/11"), IPv6Network("2001:db8:f::/64")
 """Where the answers of the rotating zone point; every address of both serves the web."""
 
 WEB_PORTS, TLS_PORTS = (80, 8080), (443, 8443)
@@ -57,6 +58,12 @@ class Alias:
 
 
 SITES = (
+    # What the example policy is about (policies/examples/allow-external-apis.yaml).
+    Site("api.github.com", ("203.0.113.1",), ("2001:db8:80::1",)),
+    Site("www.googleapis.com", ("203.0.113.2", "203.0.113.3"), ("2001:db8:80::2",)),
+    Site("deep.www.googleapis.com", ("203.0.113.4",), ("2001:db8:80::4",)),
+    Site("many.googleapis.com", tuple(f"203.0.113.{last}" for last in range(100, 220))),
+    # And the rest of the internet.
     Site("api.example.com", ("203.0.113.10",), ("2001:db8:80::10",)),
     Site("www.example.com", ("203.0.113.11", "203.0.113.12"), ("2001:db8:80::11",)),
     Site("brief.example.com", ("203.0.113.13",), ("2001:db8:80::13",), ttl_seconds=1),
@@ -73,6 +80,7 @@ SITES = (
 )
 ALIASES = (
     # A content delivery network: three steps from the name that is asked to the addresses.
+    Alias("storage.googleapis.com", "assets.cdn.example.net"),
     Alias("assets.example.com", "assets.cdn.example.net"),
     Alias("assets.cdn.example.net", "eu.pop.example.net", ttl_seconds=30),
     Alias("eu.pop.example.net", "edge7.pop.example.net", ttl_seconds=20),
@@ -124,8 +132,7 @@ def zone_file() -> str:
         "@ NS ns.lab.",
         f"ns.lab. A {AUTHORITATIVE_V4}",
         f"ns.lab. AAAA {AUTHORITATIVE_V6}",
-        f"{ROTATING_ZONE}. NS ns.rotating.lab.",
-        f"{LASTING_ZONE}. NS ns.rotating.lab.",
+        *(f"{zone}. NS ns.rotating.lab." for zone in (ROTATING_ZONE, ROTATING_NAME, LASTING_ZONE)),
         f"ns.rotating.lab. A {ROTATING_V4}",
         f"ns.rotating.lab. AAAA {ROTATING_V6}",
     ]
