@@ -28,6 +28,12 @@ static inline int drop(struct flow *flow, int reason, bool egress, u32 identity,
 	return TC_ACT_SHOT;
 }
 
+static inline int pass(struct flow *flow)
+{
+	count_packet(0, flow->from_endpoint, flow->length);
+	return PASS;
+}
+
 static inline bool is_policy_drop(int verdict)
 {
 	return verdict == -DROP_POLICY_DENIED || verdict == -DROP_POLICY_DENY ||
@@ -45,7 +51,7 @@ static inline int to_proxy(struct __sk_buff *skb, struct flow *flow, bool ipv6, 
 {
 	int failed = assign_to_proxy(skb, flow, ipv6);
 
-	return failed ? drop(flow, -failed, true, identity, rule) : PASS;
+	return failed ? drop(flow, -failed, true, identity, rule) : pass(flow);
 }
 
 /* Policy has changed since the flow was let in: the same question again. */
@@ -71,6 +77,7 @@ static inline int judge_again(struct scratch *scratch, struct ct_value *ct)
 	ct->flags &= ~(CT_DENIED | CT_PROXY | CT_AUDITED);
 	ct->flags |= decision_flags(decision, audited);
 	ct->rule = decision->rule;
+	ct->l7_index = decision->l7_index;
 	/* The name that let the flow in stays known while another entry decides. */
 	if (decision->learned || !(ct->flags & CT_LEARNED))
 		ct->identity = decision->identity;
@@ -110,10 +117,9 @@ static inline int known_flow(struct __sk_buff *skb, struct scratch *scratch, str
 							 : CT_STATE_REPLY,
 			   egress, ct->identity, ct->rule, false);
 	}
-	count_packet(0, flow->from_endpoint, flow->length);
 	if (ct->flags & CT_PROXY && flow->from_endpoint)
 		return to_proxy(skb, flow, packet->ipv6, ct->identity, ct->rule);
-	return PASS;
+	return pass(flow);
 }
 
 static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
@@ -131,16 +137,15 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 		return drop(flow, DROP_INVALID_SOURCE_IP, egress, 0, 0);
 	if (!egress) {
 		if ((skb->mark & MARK_MASK) == MARK_FROM_PROXY)
-			return PASS;
+			return pass(flow);
 		if (redirect_upstream(skb, packet))
 			return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	}
 	related = related_entry(skb, flow, packet);
 	if (related) {
-		count_packet(0, flow->from_endpoint, flow->length);
 		send_event(flow, EVENT_TRACE, CT_STATE_RELATED, egress, related->identity,
 			   related->rule, false);
-		return PASS;
+		return pass(flow);
 	}
 	decide(flow, egress, 0, decision);
 	if (decision->found)
@@ -167,10 +172,9 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	if (!audited)
 		send_event(flow, EVENT_POLICY_VERDICT, decision->verdict, egress,
 			   decision->identity, decision->rule, false);
-	count_packet(0, flow->from_endpoint, flow->length);
 	if (decision->verdict == VERDICT_REDIRECT)
 		return to_proxy(skb, flow, packet->ipv6, decision->identity, decision->rule);
-	return PASS;
+	return pass(flow);
 }
 
 static inline int read_packet(struct __sk_buff *skb, struct packet *packet, u32 endpoint)
@@ -203,11 +207,14 @@ static inline int handle_ip(struct __sk_buff *skb, struct scratch *scratch)
 		return drop(flow, -failed, flow->from_endpoint, 0, 0);
 	if (flow->from_endpoint && (skb->mark & MARK_MASK) == MARK_UPSTREAM) {
 		failed = assign_upstream(skb, packet);
-		return failed ? drop(flow, -failed, true, 0, 0) : PASS;
+		return failed ? drop(flow, -failed, true, 0, 0) : pass(flow);
 	}
-	if (is_link_control(packet)) {
+	/* Marks are the host's: what an endpoint sends brings none of ours along. */
+	if (flow->from_endpoint && skb->mark & MARK_MASK)
+		skb->mark &= ~MARK_MASK;
+	if (is_link_control(packet) && stays_on_link(skb, flow, packet)) {
 		failed = check_link_control(skb, packet, flow->endpoint.id, flow->from_endpoint);
-		return failed ? drop(flow, -failed, flow->from_endpoint, 0, 0) : PASS;
+		return failed ? drop(flow, -failed, flow->from_endpoint, 0, 0) : pass(flow);
 	}
 	ct = ct_find(&flow->key);
 	if (ct && continues(flow, ct))
@@ -241,7 +248,7 @@ static inline int handle(struct __sk_buff *skb, bool from_endpoint)
 		return handle_ip(skb, scratch);
 	case ETH_P_ARP:
 		failed = check_arp(skb, flow->endpoint.id, from_endpoint);
-		return failed ? drop(flow, -failed, from_endpoint, 0, 0) : PASS;
+		return failed ? drop(flow, -failed, from_endpoint, 0, 0) : pass(flow);
 	}
 	return drop(flow, DROP_UNKNOWN_L3, from_endpoint, 0, 0);
 }

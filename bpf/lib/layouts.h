@@ -92,6 +92,7 @@ struct endpoint_info {
 	u32 scope;
 	u32 generation;
 	u32 flags;
+	u32 bridge;
 };
 
 /* An address that an endpoint may send from. */

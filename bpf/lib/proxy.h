@@ -10,6 +10,7 @@
 #include "conntrack.h"
 
 #define TCP_STATE_TIME_WAIT 6
+#define TCP_STATE_CLOSE 7 /* also of a UDP socket that is not connected */
 #define TCP_STATE_LISTEN 10
 
 static inline void fill_tuple(struct bpf_sock_tuple *tuple, bool ipv6, struct address *source,
@@ -101,15 +102,20 @@ static inline int assign_to_proxy(struct __sk_buff *skb, struct flow *flow, bool
 	return assign(skb, socket);
 }
 
+/* A socket that is found and connected is connected to the packet's ends. */
+static inline bool is_connected(struct bpf_sock *socket)
+{
+	return socket->state != TCP_STATE_CLOSE && socket->state != TCP_STATE_LISTEN;
+}
+
 /*
  * The proxy asks a server with the client's own address, from a socket connected to that server.
- * Finds that socket for a packet from the server; a socket that merely listens does not count.
+ * Finds that socket for a packet from the server.
  */
 static inline struct bpf_sock *upstream_socket(struct __sk_buff *skb, struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
-	bool ours;
 
 	if (packet->fragment)
 		return NULL;
@@ -125,15 +131,7 @@ static inline struct bpf_sock *upstream_socket(struct __sk_buff *skb, struct pac
 		return NULL;
 	if (!socket)
 		return NULL;
-	if (packet->ipv6)
-		ours = socket->src_ip6[0] == packet->destination.word[0] &&
-		       socket->src_ip6[3] == packet->destination.word[3] &&
-		       socket->dst_ip6[0] == packet->source.word[0] &&
-		       socket->dst_ip6[3] == packet->source.word[3];
-	else
-		ours = socket->src_ip4 == packet->destination.word[3] &&
-		       socket->dst_ip4 == packet->source.word[3];
-	if (ours)
+	if (is_connected(socket))
 		return socket;
 	bpf_sk_release(socket);
 	return NULL;

@@ -160,8 +160,9 @@ class EndpointInfo(Layout):
     id: U32
     identity: U32
     scope: U32  # under which learned addresses are looked up: the endpoint's id, or 0
-    generation: U32  # of its policy; conntrack entries of another one are judged anew
+    generation: U32  # of its policy and flags; conntrack entries of another one are judged anew
     flags: U32  # EndpointFlag
+    bridge: U32 = 0  # ifindex of the bridge that its interface is a port of
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,8 +155,10 @@ class Bench:
 
     def endpoint(self, ifindex: int = IFINDEX, *, bridge: int = 0) -> None:
         """Write the endpoint's record with the flags, scope and generation that hold now."""
-        info = EndpointInfo(ENDPOINT, 1234, self.scope, self.generation, self.flags)
-        self.maps.endpoints.put(ifindex, info)
+        self.maps.endpoints.put(ifindex, replace(self.info(ENDPOINT), bridge=bridge))
+
+    def info(self, endpoint: int) -> EndpointInfo:
+        return EndpointInfo(endpoint, 1234, self.scope, self.generation, self.flags)
 
     def own(self, address: str, endpoint: int = ENDPOINT) -> None:
         self.maps.own(EndpointAddress(endpoint, address_bytes(address)))
