@@ -134,6 +134,7 @@ class Bench:
             self.clear("policies")
             self.maps.policies.set(ENDPOINT, self._policy)
             self._swapped = False
+        self.ifindex = IFINDEX
         self.generation = 1
         self.flags = ENFORCE
         self.scope = ENDPOINT
@@ -153,9 +154,10 @@ class Bench:
         ports = (dns_port, dns_port, dns_port, dns_port)
         self.maps.set_config(NodeConfig(*ports, events_per_second, 1000))
 
-    def endpoint(self, ifindex: int = IFINDEX, *, bridge: int = 0) -> None:
+    def endpoint(self, ifindex: int = 0, *, bridge: int = 0) -> None:
         """Write the endpoint's record with the flags, scope and generation that hold now."""
-        self.maps.endpoints.put(ifindex, replace(self.info(ENDPOINT), bridge=bridge))
+        self.ifindex = ifindex or self.ifindex
+        self.maps.endpoints.put(self.ifindex, replace(self.info(ENDPOINT), bridge=bridge))
 
     def info(self, endpoint: int) -> EndpointInfo:
         return EndpointInfo(endpoint, 1234, self.scope, self.generation, self.flags)
