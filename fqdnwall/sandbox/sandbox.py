@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -32,7 +32,7 @@ from fqdnwall.sandbox.network import Places
 from fqdnwall.sandbox.plan import PREFIX4, PREFIX6, IPAddress, Plan, capacity, clash, plan
 from fqdnwall.sandbox.process import Exited, SandboxError, SandboxProcess, Stopped
 from fqdnwall.sandbox.resolvers import NoResolver, ResolvConf, Resolvers, parse, resolvers
-from fqdnwall.sandbox.signals import ENDING, Caught, Signals
+from fqdnwall.sandbox.signals import ENDING, Signals
 from fqdnwall.sandbox.slots import take_slot
 from fqdnwall.sandbox.terminal import Terminal
 
@@ -115,6 +115,7 @@ class Sandbox:
         self._terminal = Terminal()
         self._undo: list[Callable[[], None]] = [self._terminal.restore]
         self._process: SandboxProcess | None = None
+        self._ending: int | None = None
 
     @property
     def host_ifname(self) -> str:
@@ -139,7 +140,9 @@ class Sandbox:
 
     async def start(self, command: Command) -> None:
         """Run CMD. Raises CommandNotStarted, Interrupted, SandboxError."""
-        self._raise_if_ending(self._signals.read())
+        self._note_ending()
+        if self._ending is not None:
+            raise Interrupted(self._ending)
         await self._running.launch(self._description(command))
 
     async def wait(self) -> int:
@@ -165,11 +168,12 @@ class Sandbox:
         """Send CMD a signal."""
         await self._running.signal(number)
 
-    async def interrupted(self) -> None:
-        """Before `start`: wait until a signal asks us to end, then raise Interrupted."""
-        while True:
+    async def interrupted(self) -> int:
+        """Before `start`: wait until a signal asks us to end; its number. `start` then refuses."""
+        while self._ending is None:
             await trio.lowlevel.wait_readable(self._signals.fd)
-            self._raise_if_ending(self._signals.read())
+            self._note_ending()
+        return self._ending
 
     async def close(self) -> None:
         """End CMD and whatever it started, and leave the host as it was."""
@@ -251,10 +255,10 @@ class Sandbox:
             "resolv_conf_path": str(options.resolv_conf),
         }
 
-    def _raise_if_ending(self, caught: Iterable[Caught]) -> None:
-        for each in caught:
-            if each.number in ENDING:
-                raise Interrupted(each.number)
+    def _note_ending(self) -> None:
+        for caught in self._signals.read():
+            if caught.number in ENDING:
+                self._ending = caught.number
 
     async def _relay_signals(self) -> None:
         while True:
