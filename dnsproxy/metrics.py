@@ -89,6 +89,7 @@ class Metrics:
     framing_errors: int = 0
     replies_unsent: int = 0
     listener_errors: int = 0
+    listener_overflows: int = 0
     install_timeouts: int = 0
     upstream_seconds: Histogram = field(default_factory=Histogram)
     total_seconds: Histogram = field(default_factory=Histogram)
@@ -138,4 +139,5 @@ _OWN_TOTALS: Final = (
     "framing_errors",
     "replies_unsent",
     "listener_errors",
+    "listener_overflows",
 )

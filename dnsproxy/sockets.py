@@ -23,6 +23,8 @@ _IPV6_RECVERR: Final = 25
 _IPV6_HDRINCL: Final = 36
 _IPV6_RECVORIGDSTADDR: Final = 74
 _IPV6_TRANSPARENT: Final = 75
+_SO_RCVBUFFORCE: Final = 33
+_SO_RXQ_OVFL: Final = 40
 _LISTENER_BUFFER_OCTETS: Final = 4 << 20
 _PORT_ATTEMPTS: Final = 32
 
@@ -30,6 +32,7 @@ ORIGINAL_DESTINATION: Final = {
     (socket.IPPROTO_IP, _IP_RECVORIGDSTADDR),
     (socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR),
 }
+QUEUE_OVERFLOW: Final = (socket.SOL_SOCKET, _SO_RXQ_OVFL)
 
 
 class ListenError(DnsProxyError):
@@ -129,7 +132,8 @@ def _listener(family: int, kind: int, address: SocketAddress) -> socket.socket:
                 else (socket.IPPROTO_IP, _IP_RECVORIGDSTADDR)
             )
             sock.setsockopt(level, option, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LISTENER_BUFFER_OCTETS)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _LISTENER_BUFFER_OCTETS)
             sock.bind(address)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -24,6 +25,7 @@ from dnsproxy.model import EndpointLookup, Query, SocketAddress, Transport
 from dnsproxy.packet import ipv4_datagram, ipv6_datagram
 from dnsproxy.sockets import (
     ORIGINAL_DESTINATION,
+    QUEUE_OVERFLOW,
     original_destination,
     raw_reply_socket,
     upstream_socket,
@@ -58,6 +60,7 @@ class UdpShell:
         self._flow_by_fd: dict[int, int] = {}
         self._raw: dict[int, socket.socket] = {}
         self._servers: dict[bytes, SocketAddress] = {}
+        self._overflows: dict[int, int] = {}
         for fd, sock in self._listeners.items():
             self._raw[sock.family] = raw_reply_socket(sock.family, config.reply_mark)
             self._epoll.register(fd, select.EPOLLIN)
@@ -170,6 +173,8 @@ class UdpShell:
             except OSError:
                 self._metrics.listener_errors += 1
                 return
+            if len(control) > 1:
+                self._count_overflow(sock, control)
             server = self._server_of(control)
             if server is None:
                 self._metrics.listener_errors += 1
@@ -184,6 +189,15 @@ class UdpShell:
                     payload,
                 )
             )
+
+    def _count_overflow(self, sock: socket.socket, control: list[tuple[int, int, bytes]]) -> None:
+        """The kernel tells, with a datagram, how many it dropped on this socket before it."""
+        for level, kind, octets in control:
+            if (level, kind) == QUEUE_OVERFLOW:
+                dropped = int.from_bytes(octets, sys.byteorder)
+                known = self._overflows.get(sock.fileno(), 0)
+                self._metrics.listener_overflows += (dropped - known) & 0xFFFFFFFF
+                self._overflows[sock.fileno()] = dropped
 
     def _server_of(self, control: list[tuple[int, int, bytes]]) -> SocketAddress | None:
         for level, kind, octets in control:

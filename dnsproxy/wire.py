@@ -4,6 +4,14 @@ A reply of ours is the client's header turned round, its question byte for byte,
 record with an Extended DNS Error (RFC 8914) if the client spoke EDNS. dnslib encodes the OPT record
 once for each (code, text, DO); the rest is a splice, because the client's own letter case must come
 back as it was, and because refusing must stay cheaper than asking.
+
+Why dnslib does not read. What is learned or allowed must have one reading only, so `reader` walks
+every octet itself, dnslib being lenient (its docstring says where); dnslib could then only repeat
+what is known. And it costs too much: 15 µs to parse a query and 39 µs an answer of three records,
+against 5 and 12 µs for the strict walk (dnslib 0.9.26, Python 3.11). Measured in the whole proxy
+(`benchmarks/dns_proxy.py`), an exchange takes 63 to 68 µs of CPU as it is, and 133 µs with dnslib
+parsing both messages besides: 15,000 a second on a core against 7,500, where 8,000 is the goal.
+dnslib writes what we write, and in the tests it is the second opinion on every message.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ ipv6 = st.ip_addresses(v=6).map(str)
 def sum_of_words(octets: bytes) -> int:
     """RFC 1071, by the book: 0xFFFF for what carries its right checksum."""
     octets += b"\x00" * (len(octets) % 2)
-    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
+    total: int = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -235,6 +235,38 @@ async def test_answer_as_long_as_the_link_takes_is_whole(inside: Net) -> None:
         assert got[2:] == whole[2:]
 
 
+async def test_query_and_answer_in_fragments(inside: Net) -> None:
+    padding = b"\x00\x0c" + (2500).to_bytes(2, "big") + b"\x00" * 2500
+    asked = message(0x4242, RD, (question(QNAME),), additionals=(opt(padding, 4096),))
+    async with running(inside, agent=opened_gate()) as run:
+        with run.client() as client, run.server() as server:
+            await client.sendto(asked, (SERVER_V4, PORT))
+            got, upstream = await server.recvfrom(8192)
+            assert got[2:] == asked[2:]
+            long = message(
+                0, QR, (question(QNAME),), (GOOD,), (), (record("x", 0xFF00, b"x" * 3000),)
+            )
+            await server.sendto(got[:2] + long[2:], upstream)
+            reply, _ = await client.recvfrom(8192)
+        assert reply == message(0x4242, QR | TC, (question(QNAME),))
+        assert len(run.agent.learned) == 1
+
+
+async def test_queries_that_the_queue_cannot_hold_are_counted(inside: Net) -> None:
+    async with running(inside) as run:
+        with inside.client_socket(socket.AF_INET, socket.SOCK_DGRAM) as burst:
+            for _ in range(600):  # the proxy has no turn in between
+                burst.sendto(b"x" * 30000, (SERVER_V4, PORT))
+        with run.client() as client:
+            await client.sendto(query("evil.test"), (SERVER_V4, PORT))  # after what got through
+            await trio.sleep(0.05)
+            await client.sendto(query("evil.test"), (SERVER_V4, PORT))
+            await client.recvfrom(512)
+        metrics = run.proxy.metrics
+        assert 600 <= metrics.queries + metrics.listener_overflows <= 602
+        assert metrics.listener_overflows > 0
+
+
 async def test_server_with_an_alias_is_asked_there_and_answers_under_its_own_name(
     inside: Net,
 ) -> None:
