@@ -17,7 +17,7 @@ import trio
 from fqdnwall.api.events import Event, EventFilter, EventType
 
 CAPACITY = 4096
-"""Events held for one reader; some 2 MB of Python objects."""
+"""Events held for one reader: up to 6 MB (1.4 kB an event), shared with other readers."""
 
 
 class Subscription:

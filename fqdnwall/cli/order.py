@@ -1,4 +1,4 @@
-"""The order in which lists are shown: numbers by value, addresses by family and value."""
+"""What is shown of lists, and in which order: addresses by value, names by domain, few labels."""
 
 from __future__ import annotations
 
@@ -22,3 +22,22 @@ def addresses(texts: Iterable[str]) -> list[str]:
 def name_key(name: str) -> tuple[str, ...]:
     """Sorts names by domain, so that those of one zone stand together."""
     return tuple(reversed(name.removesuffix(".").lower().split(".")))
+
+
+_GENERATED = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace=")
+"""Labels that follow from others."""
+
+
+def telling(labels: Iterable[str]) -> list[str]:
+    """The labels that say most about whom they belong to, sorted: those that people gave, else the
+    selectors of a name, else a prefix, else the reserved ones (``world`` without its families).
+    """
+    kinds: dict[str, list[str]] = {"": [], "fqdn": [], "cidr": [], "reserved": []}
+    for label in sorted(labels):
+        source = label.partition(":")[0]
+        if not label.startswith(_GENERATED):
+            kinds[source if source in kinds else ""].append(label)
+    found = next((kind for kind in kinds.values() if kind), [])
+    if "reserved:world" in found:
+        return [label for label in found if not label.startswith("reserved:world-")]
+    return found

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TextIO
 
 from fqdnwall.api.report import Connections, Drops, LearnedName, QueryCount, QueryOutcome, Report
-from fqdnwall.cli.order import address_key, addresses, name_key
+from fqdnwall.cli.order import address_key, addresses, name_key, telling
 from fqdnwall.cli.output import Table, human_bytes, human_seconds, plural, render, safe
 
 POLICY_DENIED = 133
@@ -150,7 +150,7 @@ def _footnotes(report: Report) -> str:
 def _peer(names: Sequence[str], labels: Sequence[str]) -> str:
     if names:
         return names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})"
-    return ", ".join(sorted(labels)) or "-"
+    return ", ".join(telling(labels)) or "-"
 
 
 def _port(port: int, protocol: str) -> str:

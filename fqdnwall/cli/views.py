@@ -19,11 +19,8 @@ from fqdnwall.api.models import (
     PolicyMapEntry,
     ProgInfo,
 )
-from fqdnwall.cli.order import address_key, addresses, name_key
+from fqdnwall.cli.order import address_key, addresses, name_key, telling
 from fqdnwall.cli.output import Table, count, human_bytes, human_seconds
-
-GENERATED = "k8s:io.cilium.k8s."
-"""Labels that follow from others; left out where they would only widen a table."""
 
 
 def endpoint_table(endpoints: Sequence[Endpoint]) -> Table:
@@ -141,7 +138,7 @@ def ipcache_table(entries: Sequence[IpcacheEntry]) -> Table:
             f"identity={e.identity} encryptkey={e.encrypt_key} "
             f"tunnelendpoint={e.tunnel_endpoint or '0.0.0.0'} "
             f"flags={','.join(e.flags) or '<none>'}",
-            ",".join(sorted(label for label in e.labels if GENERATED not in label)),
+            ",".join(telling(e.labels)),
         )
         for e in sorted(entries, key=lambda e: address_key(e.prefix))
     ]

@@ -509,6 +509,14 @@ def test_completion_scripts_name_the_command(fqdnwall: Command, shell: str) -> N
     assert "_FQDNWALL_COMPLETE" in outcome.out
 
 
+def test_ctrl_c_is_quiet(fqdnwall: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(socket: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agents, "connect", interrupted)
+    assert fqdnwall("endpoint", "list") == Outcome(130, "", "")
+
+
 def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(socket: object) -> None:
         raise ZeroDivisionError

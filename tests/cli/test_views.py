@@ -19,6 +19,7 @@ from fqdnwall.api.events import EventType, Peer
 from fqdnwall.api.models import PolicyVerdict, Status
 from fqdnwall.api.report import QueryOutcome
 from fqdnwall.cli.lines import event_line
+from fqdnwall.cli.order import telling
 from fqdnwall.cli.report import ROWS, report_text
 from tests.api import samples
 from tests.api.fake import FakeBackend, live_agent
@@ -183,3 +184,22 @@ def test_only_what_policy_dropped_is_said_to_lack_a_rule() -> None:
     assert "no rule allows it" not in report_text(
         replace(samples.REPORT, queries=(), drops=(drop,))
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        (
+            "cidr:10.0.0.53/32 k8s:k8s-app=kube-dns k8s:io.kubernetes.pod.namespace=kube-system "
+            "k8s:io.cilium.k8s.policy.cluster=default reserved:world reserved:world-ipv4",
+            ["k8s:k8s-app=kube-dns"],
+        ),
+        ("fqdn:*.example.com reserved:world", ["fqdn:*.example.com"]),
+        ("cidr:192.0.2.0/24 reserved:world-ipv4 reserved:world", ["cidr:192.0.2.0/24"]),
+        ("reserved:world-ipv4 reserved:world", ["reserved:world"]),
+        ("reserved:remote-node reserved:kube-apiserver", None),
+        ("", []),
+    ],
+)
+def test_the_labels_that_tell_most_are_shown(labels: str, shown: list[str] | None) -> None:
+    assert telling(labels.split()) == (sorted(labels.split()) if shown is None else shown)
