@@ -129,7 +129,7 @@ def _rule(
         if ports and icmps:
             members["icmps"].error("cannot stand beside toPorts; write a rule for each")
         ports = icmps or ports
-    if "toServices" in members and ports:
+    if "toServices" in members and "toPorts" in members and ports:
         members["toServices"].error("cannot stand beside toPorts")
     if peers is None and ports is None:
         peers = ()

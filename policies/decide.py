@@ -50,7 +50,10 @@ L7Item: TypeAlias = tuple[NameSelector | HttpRule | PortRule, int]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One prefix of one rule: what the rule does there."""
+    """One prefix of one rule: what the rule does there.
+
+    ``ports`` is the range (protocol, first, last) that was written, of which ``l4`` is a part.
+    """
 
     l4: L4
     low: int
@@ -58,6 +61,7 @@ class Term:
     rule_id: int
     proxy: ProxyKind = ProxyKind.NONE
     l7: tuple[NameSelector | HttpRule | PortRule, ...] = ()
+    ports: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +147,13 @@ def terms_of(
     for port_rule in rule.ports:
         low, proxy, l7 = _redirect(rule, port_rule)
         for spec in port_rule.ports:
-            prefixes = _numbers(spec) if named is None else _names(spec, named)
-            if proxy is ProxyKind.DNS:
-                prefixes = [l4 for l4 in prefixes if l4.protocol in DNS_PROTOCOLS]
-            found += [Term(l4, low, level, rule_id, proxy, l7) for l4 in prefixes]
+            ranges = _numbers(spec) if named is None else _names(spec, named)
+            found += [
+                Term(l4, low, level, rule_id, proxy, l7, ports)
+                for ports in ranges
+                if proxy is not ProxyKind.DNS or ports[0] in DNS_PROTOCOLS
+                for l4 in _prefixes(*ports)
+            ]
     return found
 
 
@@ -180,25 +187,29 @@ def _protocols(protocol: Protocol) -> Sequence[Protocol]:
     return PORT_PROTOCOLS if protocol is Protocol.ANY else (protocol,)
 
 
-def _numbers(spec: PortSpec) -> list[L4]:
+def _numbers(spec: PortSpec) -> list[tuple[int, int, int]]:
+    """The (protocol, first, last) that a numbered port means."""
     if spec.name:
         return []
-    if spec.protocol in PORTLESS_PROTOCOLS:
-        return [L4(spec.protocol, 0, 0)]
-    return [
-        L4(protocol, port, bits)
-        for protocol in _protocols(spec.protocol)
-        for port, bits in port_prefixes(spec.first, spec.last)
-    ]
+    return [(protocol, spec.first, spec.last) for protocol in _protocols(spec.protocol)]
 
 
-def _names(spec: PortSpec, named: Mapping[tuple[str, Protocol], frozenset[int]]) -> list[L4]:
+def _names(
+    spec: PortSpec, named: Mapping[tuple[str, Protocol], frozenset[int]]
+) -> list[tuple[int, int, int]]:
+    """The (protocol, port, port) that a port's name means where it is known."""
     return [
-        L4(protocol, port, 16)
+        (protocol, port, port)
         for protocol in _protocols(spec.protocol)
         for port in sorted(named.get((spec.name, protocol), ()))
         if spec.name
     ]
+
+
+def _prefixes(protocol: int, first: int, last: int) -> list[L4]:
+    if protocol in PORTLESS_PROTOCOLS:
+        return [L4(protocol, 0, 0)]
+    return [L4(protocol, port, bits) for port, bits in port_prefixes(first, last)]
 
 
 def build_table(terms: Iterable[Term], levels: Levels, beneath: Table) -> dict[L4, Decision]:
@@ -266,9 +277,9 @@ def _decision(here: list[Term], low: int, rank: int) -> Decision:
     proxy = deciding[0].proxy
     items = [(item, term.rule_id) for term in deciding for item in term.l7]
     # A plain permission of the very same ports makes the proxy let everything through.
-    places = {term.l4 for term in deciding}
+    written = {term.ports for term in deciding}
     for term in here:
-        if term.low == ALLOW_LOW and term.l4 in places:
+        if term.low == ALLOW_LOW and term.ports in written:
             if proxy is ProxyKind.DNS:
                 items.append((EVERY_NAME, term.rule_id))
             elif proxy is ProxyKind.HTTP:

@@ -336,6 +336,20 @@ def prefixes_in(
     return networks_in_order(everywhere), networks_in_order(inside)
 
 
+def names_need_prefixes(policies: Iterable[Policy]) -> bool:
+    """Whether identities of learned names must carry the prefix that the address lies in as well.
+
+    A rule that PASSes a network to a lower tier, where names are allowed, needs both facts of an
+    address in one identity: what each alone is allowed does not add up to the right answer. Without
+    such a rule names need no prefix, and an identity stands for the names' selectors alone.
+    """
+    return any(
+        rule.action is Action.PASS and any(isinstance(peer, CidrPeer) for peer in rule.peers or ())
+        for policy in policies
+        for rule in policy.rules
+    )
+
+
 class RuleSets:
     """Numbers the proxies' rule sets of one subject, equal ones once."""
 

@@ -54,6 +54,7 @@ from policies.identity import (
     Protocol,
 )
 from policies.labels import (
+    CIDR,
     NODE,
     Label,
     Labels,
@@ -67,7 +68,7 @@ from policies.labels import (
 from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
-from policies.resolve import DirectionRules, applied_rules, resolve
+from policies.resolve import DirectionRules, applied_rules, names_need_prefixes, resolve
 
 RESERVED_LABELS: Final[Mapping[Identity, Labels]] = {
     HOST: reserved_labels("host"),
@@ -152,8 +153,10 @@ class World:
             self._allocate(cidr_labels(prefix), _FIRST_LOCAL)
         for prefix in self._blocks:
             self._allocate(ip_block_labels(prefix), _FIRST_LOCAL)
-        for name in cluster.names:
-            self._of_name(name)
+        self._combined = names_need_prefixes(self.policies)
+        for name, addresses in cluster.names.items():
+            for address in addresses:
+                self._of_name(name, _longest(self._cidrs, address))
         self.options = replace(self.options, named_ports=self._named_ports())
         self._by_address = self._addresses()
         self._resolved: dict[str, Resolved] = {}
@@ -265,9 +268,14 @@ class World:
         blocks = [p for peer in cidrs if peer.inside for p in (peer.cidr, *peer.excepts)]
         return list(dict.fromkeys(selectors)), _unique(prefixes), _unique(blocks)
 
-    def _of_name(self, name: str) -> Identity | None:
+    def _of_name(self, name: str, prefix: Network | None = None) -> Identity | None:
         texts = [selector.text for selector in self._selectors if selector.matches(name)]
-        return self._allocate(fqdn_labels(texts), _FIRST_LOCAL) if texts else None
+        if not texts:
+            return None
+        labels = fqdn_labels(texts)
+        if prefix is not None and self._combined:
+            labels |= {Label(CIDR, str(prefix))}
+        return self._allocate(labels, _FIRST_LOCAL)
 
     def _addresses(self) -> dict[Address, Identity]:
         found: dict[Address, Identity] = {}
@@ -306,7 +314,7 @@ class World:
         learned = [
             identity
             for name, addresses in self.cluster.names.items()
-            if address in addresses and (identity := self._of_name(name)) is not None
+            if address in addresses and (identity := self._of_name(name, prefix)) is not None
         ]
         return tuple(dict.fromkeys([outer, *learned]))
 
