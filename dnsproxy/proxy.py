@@ -158,17 +158,23 @@ class Proxy:
             self._dispatch(Tick())
 
     def _install_or_enqueue(self, command: Install) -> None:
-        if self._install_now is not None:
-            try:
-                done = self._install_now(command.learned)
-            except InstallError as error:
-                self._dispatch(InstallFailed(command.exchange, str(error)))
-                return
-            if done:
-                self._dispatch(Installed(command.exchange))
-                return
+        done = None if self._install_now is None else self._try_now(command)
+        if done is not None:
+            self._dispatch(done)
+            return
         self._installs.append(command)
         self._idle_workers.unpark()
+
+    def _try_now(self, command: Install) -> Event | None:
+        """What came of installing at once; None if it would have to wait."""
+        assert self._install_now is not None
+        try:
+            return Installed(command.exchange) if self._install_now(command.learned) else None
+        except InstallError as error:
+            return InstallFailed(command.exchange, str(error))
+        except Exception:
+            self._crashed("the installer crashed; the client gets SERVFAIL")
+            return InstallFailed(command.exchange, "installer crashed")
 
     async def _install_worker(self) -> None:
         while True:

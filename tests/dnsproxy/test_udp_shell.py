@@ -145,6 +145,23 @@ async def test_instant_installer_is_asked_first_and_may_decline(inside: Net) -> 
             assert got[12:18] == b"\x05later"
 
 
+async def test_instant_installer_that_crashes_is_servfail(
+    inside: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Crashing(InstantAgent):
+        def install_now(self, learned: object) -> bool:
+            raise ZeroDivisionError
+
+    async with running(inside, agent=Crashing()) as run:
+        with run.client() as client, run.server() as server:
+            await client.sendto(QUERY, (SERVER_V4, PORT))
+            asked, upstream = await server.recvfrom(512)
+            await server.sendto(answer_to(asked, GOOD), upstream)
+            got, _ = await client.recvfrom(512)
+    assert got[3] & 15 == SERVFAIL
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_refusal_comes_from_the_server_that_never_hears_of_it(inside: Net) -> None:
     async with running(inside) as run:
         with run.client() as client, run.server() as server:
