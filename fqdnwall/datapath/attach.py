@@ -63,9 +63,19 @@ def _attach_link(datapath: Datapath, ifindex: int, name: str, attach_type: int) 
 
 
 def detach(datapath: Datapath, ifindex: int, clsact: Clsact) -> None:
-    """Take both programs off; nothing happens where there are none."""
+    """Take both programs off; nothing happens where there are none.
+
+    They are off when this returns: a link whose pin is removed is released some time later.
+    """
     for name in HOOKS:
-        (datapath.pins / "links" / f"{ifindex}-{name}").unlink(missing_ok=True)
+        path = datapath.pins / "links" / f"{ifindex}-{name}"
+        with contextlib.suppress(FileNotFoundError):
+            link = libbpf.pinned(str(path))
+            try:
+                libbpf.link_detach(link)
+            finally:
+                os.close(link)
+            path.unlink()
     clsact.detach(ifindex)
 
 

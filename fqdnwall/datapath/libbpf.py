@@ -236,6 +236,11 @@ def link_update(link_fd: int, program_fd: int) -> None:
     _check(_library().bpf_link_update(link_fd, program_fd, None), "link update")
 
 
+def link_detach(link_fd: int) -> None:
+    """Take a link's program off its hook at once; closing the last fd only says that it may go."""
+    _check(_library().bpf_link_detach(link_fd), "link detach")
+
+
 def program_run(program_fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> Run:
     """Run a program once on a packet (Ethernet frame) and a ``struct __sk_buff``."""
     out = ctypes.create_string_buffer(len(packet) + 512)
