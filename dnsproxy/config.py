@@ -21,6 +21,11 @@ class RefusalCode(Enum):
 class EngineConfig:
     """Times are seconds, sizes octets.
 
+    `in_flight_per_question` is for one endpoint asking one server one question. Each copy in flight
+    is one more pair of port and id that a forger may hit (RFC 5452 §5): 128 of them leave it one
+    chance in 14 million a packet, where a pod that floods and an accomplice outside would have
+    sixteen times that.
+
     An answer over UDP with more than `udp_addresses` goes out truncated, so that the client asks
     again over TCP; over TCP the bound is `tcp_addresses`, and beyond it the client gets SERVFAIL:
     an answer that the firewall cannot honour whole is not handed out in part.
@@ -32,6 +37,7 @@ class EngineConfig:
     install_timeout_seconds: float = 2.0
     in_flight: int = 16384
     in_flight_per_endpoint: int = 2048
+    in_flight_per_question: int = 128
     pending_bytes: int = 16 << 20
     pending_bytes_per_endpoint: int = 4 << 20
     udp_addresses: int = 64

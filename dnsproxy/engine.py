@@ -144,7 +144,7 @@ class Engine:
             code = self._config.refusal.value
             refusal = error_reply(head, wire, code, ExtendedError.BLOCKED, _REFUSED_TEXT)
             return [_reply(query, refusal)]
-        failure = self._exchanges.over_bounds(query.endpoint, len(query.payload))
+        failure = self._exchanges.over_bounds(question, len(query.payload))
         if failure is not None:
             return self._reject(failure, query, head, question)
         return self._forward(query, head, question, judgement.rule, now)

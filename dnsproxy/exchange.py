@@ -55,18 +55,21 @@ class ExchangeTable:
         self._metrics = metrics
         self._exchanges: dict[int, Exchange] = {}
         self._usage: dict[int, _Usage] = {}
+        self._copies: dict[_CopyKey, int] = {}
         self._last_number = 0
 
     def get(self, number: int) -> Exchange | None:
         return self._exchanges.get(number)
 
-    def over_bounds(self, endpoint: int, octets: int) -> Failure | None:
+    def over_bounds(self, question: Question, octets: int) -> Failure | None:
         """The bound that one more exchange of `octets` would break."""
-        config, usage = self._config, self._usage.get(endpoint, _NOTHING)
+        config, usage = self._config, self._usage.get(question.endpoint, _NOTHING)
         if len(self._exchanges) >= config.in_flight:
             return Failure.IN_FLIGHT
         if usage.exchanges >= config.in_flight_per_endpoint:
             return Failure.IN_FLIGHT_ENDPOINT
+        if self._copies.get(_copy_key(question), 0) >= config.in_flight_per_question:
+            return Failure.IN_FLIGHT_QUESTION
         if (
             self._metrics.pending_bytes + octets > config.pending_bytes
             or usage.held_bytes + octets > config.pending_bytes_per_endpoint
@@ -92,6 +95,8 @@ class ExchangeTable:
         )
         self._exchanges[exchange.number] = exchange
         usage = self._usage.setdefault(question.endpoint, _Usage())
+        key = _copy_key(question)
+        self._copies[key] = self._copies.get(key, 0) + 1
         usage.exchanges += 1
         usage.held_bytes += exchange.held_bytes
         self._metrics.in_flight += 1
@@ -122,6 +127,10 @@ class ExchangeTable:
         usage.held_bytes -= exchange.held_bytes
         if not usage.exchanges:
             del self._usage[endpoint]
+        key = _copy_key(exchange.question)
+        copies = self._copies.pop(key) - 1
+        if copies:
+            self._copies[key] = copies
         self._metrics.in_flight -= 1
         self._metrics.pending_bytes -= exchange.held_bytes
         self.detach(exchange)
@@ -144,3 +153,8 @@ class ExchangeTable:
 
 
 _NOTHING = _Usage()
+_CopyKey = tuple[int, SocketAddress, str, int]
+
+
+def _copy_key(question: Question) -> _CopyKey:
+    return question.endpoint, question.server, question.qname, question.qtype

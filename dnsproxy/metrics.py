@@ -105,7 +105,7 @@ class Metrics:
             ("parse_errors", failures[Failure.MALFORMED_QUERY]),
         ):
             yield Sample("policy_l7_total", (("proxy_type", "fqdn"), ("rule", rule)), value)
-        rejected = failures[Failure.IN_FLIGHT] + failures[Failure.IN_FLIGHT_ENDPOINT]
+        rejected = sum(failures[failure] for failure in _SEMAPHORES)
         yield Sample("fqdn_semaphore_rejected_total", (), rejected)
         yield Sample("proxy_datapath_update_timeout_total", (), self.install_timeouts)
         for scope, histogram in (
@@ -124,6 +124,7 @@ class Metrics:
             yield Sample(f"dnsproxy_{name}", (), getattr(self, name))
 
 
+_SEMAPHORES: Final = (Failure.IN_FLIGHT, Failure.IN_FLIGHT_ENDPOINT, Failure.IN_FLIGHT_QUESTION)
 _OWN_GAUGES: Final = ("in_flight", "pending_bytes", "flows", "connections")
 _OWN_TOTALS: Final = (
     "answered",

@@ -95,6 +95,7 @@ class Failure(Enum):
     UNKNOWN_CLIENT = "no endpoint has this source address"
     IN_FLIGHT = "too many queries in flight"
     IN_FLIGHT_ENDPOINT = "too many queries in flight for the endpoint"
+    IN_FLIGHT_QUESTION = "too many copies of one question in flight"
     PENDING_BYTES = "too many bytes pending"
     FLOWS = "too many upstream sockets"
     UPSTREAM = "upstream failed"

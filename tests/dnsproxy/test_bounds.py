@@ -7,8 +7,8 @@ import pytest
 from dnsproxy.config import EngineConfig
 from dnsproxy.events import CloseFlow, Forward, OpenFlow, Reply, Response, Tick
 from dnsproxy.model import Failure
-from tests.dnsproxy.conversation import SERVER, Talk, ask, forwarded, opened, with_id
-from tests.dnsproxy.messages import SERVFAIL, address, pointer, query, response
+from tests.dnsproxy.conversation import CLIENT, SERVER, Talk, ask, forwarded, opened, with_id
+from tests.dnsproxy.messages import AAAA, SERVFAIL, address, pointer, query, response
 
 QUERY = query("www.example.com")
 ANSWER = response("www.example.com", address(pointer(12), "192.0.2.1"))
@@ -44,6 +44,22 @@ def test_queries_in_flight_are_bounded_for_an_endpoint_and_others_go_on() -> Non
     talk.take()
     talk >> ask(QUERY)
     assert kinds(talk) == ["open", "forward"]
+
+
+def test_copies_of_one_question_in_flight_are_bounded() -> None:
+    """In any letter case, and by whatever port: else a forger's chances add up."""
+    talk = Talk(EngineConfig(in_flight_per_question=2, flows_per_route=1))
+    for number, asked in enumerate((QUERY, query("WWW.example.COM"), query("Www.example.com"))):
+        talk >> ask(asked, client=(CLIENT[0], 40000 + number))
+        assert kinds(talk)[-1] == ("forward" if number < 2 else "servfail")
+    assert talk.metrics.failures[Failure.IN_FLIGHT_QUESTION] == 1
+    for other in (ask(query("www.example.com", AAAA)), ask(QUERY, server=("10.96.0.11", 53))):
+        talk >> other
+        assert kinds(talk)[-1] == "forward"
+    talk >> Response(1, response("www.example.com", message_id=0x1001))
+    talk.take()
+    talk >> ask(QUERY)
+    assert kinds(talk) == ["forward"]
 
 
 def test_queries_in_flight_are_bounded_in_all() -> None:
