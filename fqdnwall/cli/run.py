@@ -22,7 +22,10 @@ ResolverOption = Annotated[
 
 def run(
     command: Annotated[
-        list[str], typer.Argument(metavar="-- CMD [ARGS]...", help="The command to guard.")
+        list[str],
+        typer.Argument(
+            metavar="CMD", help="The command to guard, and its arguments; best after --."
+        ),
     ],
     policy: Annotated[
         list[Path] | None,
