@@ -67,7 +67,14 @@ def entry(
     precedence = (0xFFFFFF - priority) << 8 | low
     return (
         PolicyKey(40 + l4_prefix, identity, direction, protocol, port),
-        PolicyValue(precedence, rule, l7_index, verdict, l4_prefix),
+        replace(
+            PolicyValue.unpack(bytes(PolicyValue.size())),
+            precedence=precedence,
+            rule=rule,
+            l7_index=l7_index,
+            verdict=verdict,
+            l4_prefix=l4_prefix,
+        ),
     )
 
 
@@ -116,7 +123,11 @@ class Bench:
         self._ring = libbpf.Ring(self.datapath.maps["events"])
         self._policy = Policies.build([])
         self._swapped = True
-        self.reset()
+        try:
+            self.reset()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._ring.close()
@@ -151,8 +162,18 @@ class Bench:
             libbpf.delete(fd, key)
 
     def configure(self, dns_port: int = 0, *, events_per_second: int = 1 << 30) -> None:
-        ports = (dns_port, dns_port, dns_port, dns_port)
-        self.maps.set_config(NodeConfig(*ports, events_per_second, 1000))
+        off = NodeConfig.unpack(bytes(NodeConfig.size()))
+        self.maps.set_config(
+            replace(
+                off,
+                dns_udp4=dns_port,
+                dns_udp6=dns_port,
+                dns_tcp4=dns_port,
+                dns_tcp6=dns_port,
+                events_per_second=events_per_second,
+                trace_interval_seconds=1000,
+            )
+        )
 
     def endpoint(self, ifindex: int = 0, *, bridge: int = 0) -> None:
         """Write the endpoint's record with the flags, scope and generation that hold now."""
@@ -160,7 +181,15 @@ class Bench:
         self.maps.endpoints.put(self.ifindex, replace(self.info(ENDPOINT), bridge=bridge))
 
     def info(self, endpoint: int) -> EndpointInfo:
-        return EndpointInfo(endpoint, 1234, self.scope, self.generation, self.flags)
+        nobody = EndpointInfo.unpack(bytes(EndpointInfo.size()))
+        return replace(
+            nobody,
+            id=endpoint,
+            identity=1234,
+            scope=self.scope,
+            generation=self.generation,
+            flags=self.flags,
+        )
 
     def own(self, address: str, endpoint: int = ENDPOINT) -> None:
         self.maps.own(EndpointAddress(endpoint, address_bytes(address)))

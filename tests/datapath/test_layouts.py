@@ -17,7 +17,6 @@ from fqdnwall.datapath import layouts
 from fqdnwall.datapath.layout import U8, U16, U32, U64, Array, Be16, Layout, Octets, Scalar
 
 SIZES = {
-    "node_config": 16,
     "endpoint_address": 20,
     "ipcache_key": 20,
     "ipcache_value": 24,
