@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from policies.applied import Applied, DirectionRules, is_everyone, rule_ref
 from policies.cluster import Flow
 from policies.decide import terms_of
 from policies.entries import RuleRef, Verdict
@@ -17,7 +18,6 @@ from policies.labels import Labels
 from policies.model import Action, Tier
 from policies.options import Options, Subject
 from policies.peerindex import PeerIndex
-from policies.resolve import Applied, DirectionRules, is_everyone, rule_ref
 from policies.world import Judgement, Reason, World
 
 

@@ -6,7 +6,7 @@ new identity costs one look at each selector in use and nothing for the identiti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import TypeVar
@@ -79,6 +79,11 @@ class PeerIndex:
         self._by_prefix: dict[tuple[str, Network], set[Identity]] = {}
         self._foreign: set[Identity] = set()
         self._answers: dict[Peer, set[Identity]] = {}
+        # Where to look for the peers that could know a new identity: by a label that they need,
+        # by any prefix, or without such a hold.
+        self._needing: dict[tuple[str, str, str], dict[Peer, None]] = {}
+        self._any_prefix: dict[Peer, None] = {}
+        self._unspecific: dict[Peer, None] = {}
         for identity, labels in identities.items():
             self._index(identity, labels)
 
@@ -87,17 +92,31 @@ class PeerIndex:
         answer = self._answers.get(peer)
         if answer is None:
             answer = self._answers[peer] = self._find(peer)
+            for place in self._places(peer):
+                place[peer] = None
         return answer
 
-    def forget(self, peers: Iterable[Peer]) -> None:
+    @property
+    def answers(self) -> int:
+        """For how many peers answers are kept."""
+        return len(self._answers)
+
+    def keep_only(self, peers: Set[Peer]) -> None:
         """Stop keeping answers for peers that no policy uses any more."""
-        for peer in peers:
-            self._answers.pop(peer, None)
+        for peer in [peer for peer in self._answers if peer not in peers]:
+            del self._answers[peer]
+            for place in self._places(peer):
+                place.pop(peer, None)
 
     def add(self, identity: Identity, labels: Labels) -> list[Peer]:
         """Take in a new identity; returns the peers that select it."""
         self._index(identity, labels)
-        chosen = [peer for peer in self._answers if self.selects(peer, labels)]
+        asked = dict(self._unspecific)
+        if _prefixes(labels):
+            asked.update(self._any_prefix)
+        for key in _value_keys(labels):
+            asked.update(self._needing.get(key, {}))
+        chosen = [peer for peer in asked if self.selects(peer, labels)]
         for peer in chosen:
             self._answers[peer].add(identity)
         return chosen
@@ -133,6 +152,25 @@ class PeerIndex:
             return _is_node(labels) and peer.selector.matches(labels)
         _refuse_unexpanded(peer)
         return False
+
+    def _places(self, peer: Peer) -> list[dict[Peer, None]]:
+        """Where a peer is put, to be found by the labels of identities that it could know."""
+        if isinstance(peer, CidrPeer):
+            return [self._any_prefix]
+        keys: list[tuple[str, str, str]] = []
+        if isinstance(peer, FqdnPeer):
+            keys = [(FQDN, peer.selector.text, "")]
+        elif isinstance(peer, LabelPeer):
+            needs = [r for r in peer.selector.requirements if r.operator is Operator.IN]
+            rarest = min(needs, key=self._commonness, default=None)
+            if rarest is not None:
+                keys = [(rarest.source, rarest.key, value) for value in sorted(rarest.values)]
+        return [self._needing.setdefault(key, {}) for key in keys] or [self._unspecific]
+
+    @staticmethod
+    def _commonness(requirement: Requirement) -> tuple[bool, int]:
+        """Namespaces are shared by many; other labels tell more apart."""
+        return requirement.key == NAMESPACE_KEY, len(requirement.values)
 
     def _index(self, identity: Identity, labels: Labels) -> None:
         if identity in self.labels:

@@ -13,6 +13,7 @@ from enum import Enum
 from ipaddress import ip_network
 from typing import Final
 
+from policies.applied import DirectionRules, applied_rules
 from policies.cidrs import contains
 from policies.cluster import (
     Address,
@@ -68,7 +69,7 @@ from policies.labels import (
 from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
-from policies.resolve import DirectionRules, applied_rules, names_need_prefixes, resolve
+from policies.resolve import names_need_prefixes, resolve
 
 RESERVED_LABELS: Final[Mapping[Identity, Labels]] = {
     HOST: reserved_labels("host"),

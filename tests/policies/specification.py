@@ -248,9 +248,8 @@ def service_backs(request: Json, item: Json, namespace: str, peer: Peer) -> bool
         where, _, name = title.partition("/")
         if "k8sService" in item:
             wanted = item["k8sService"]
-            meant = (
-                wanted["serviceName"] == name and (wanted.get("namespace") or namespace) == where
-            )
+            wanted_namespace = wanted.get("namespace") or namespace
+            meant = wanted["serviceName"] == name and wanted_namespace in ("", where)
         else:
             inner = item["k8sServiceSelector"]
             wanted_namespace = inner.get("namespace") or namespace

@@ -1,0 +1,135 @@
+"""Which rules apply to a subject, and in which order they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from policies.decide import Levels
+from policies.entries import RuleRef
+from policies.expand import expand_peer
+from policies.identity import Direction
+from policies.labels import K8S, NAMESPACE_KEY, RESERVED, Label, Labels
+from policies.model import Action, EntityPeer, Peer, Policy, Rule, Spec, Tier
+from policies.options import Enforcement, Options, Subject
+
+_INIT = Label(RESERVED, "init")
+_HOST = Label(RESERVED, "host")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A rule that applies to a subject, with its place among the levels and its id."""
+
+    policy: Policy
+    rule: Rule
+    rule_id: int
+    peers: tuple[Peer, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionRules:
+    """All that is said for one direction of one subject."""
+
+    applied: tuple[Applied, ...]
+    levels: Levels
+    enforcing: bool
+
+
+def subject_labels(labels: Labels, namespace: str) -> Labels:
+    """The labels with the namespace's name, which every pod carries."""
+    if not namespace or any(label.key == NAMESPACE_KEY for label in labels):
+        return labels
+    if any(label.source == RESERVED for label in labels):
+        return labels
+    return labels | {Label(K8S, NAMESPACE_KEY, namespace)}
+
+
+def spec_selects(spec: Spec, labels: Labels) -> bool:
+    """Whether a spec's subject selector selects; ``labels`` are complete."""
+    return spec.on_nodes is (_HOST in labels) and spec.subject.matches(labels)
+
+
+def selected_by(policy: Policy, labels: Labels, namespace: str) -> bool:
+    """Whether any spec of the policy selects a subject with these labels."""
+    complete = subject_labels(labels, namespace)
+    return any(spec_selects(spec, complete) for spec in policy.specs)
+
+
+def rule_ref(policy: Policy, rule: Rule) -> RuleRef:
+    """How people find a rule again."""
+    where = f" ({policy.source}:{rule.line})" if rule.line else ""
+    text = f"{policy.title} {rule.path}{where}"
+    return RuleRef(policy.title, rule.path, text, policy.source, rule.line)
+
+
+def applied_rules(
+    policies: Iterable[Policy], subject: Subject, options: Options
+) -> tuple[DirectionRules, DirectionRules]:
+    """The rules (ingress, egress) of all specs that select the subject."""
+    labels = subject_labels(subject.labels, subject.namespace)
+    chosen = [
+        (policy, spec) for policy in policies for spec in policy.specs if spec_selects(spec, labels)
+    ]
+    return collect(chosen, labels, options)
+
+
+def collect(
+    chosen: Sequence[tuple[Policy, Spec]], labels: Labels, options: Options
+) -> tuple[DirectionRules, DirectionRules]:
+    """The rules that apply in each direction (ingress, egress), ranked."""
+    return (
+        _collect(chosen, labels, options, Direction.INGRESS, 1),
+        _collect(
+            chosen,
+            labels,
+            options,
+            Direction.EGRESS,
+            1 + sum(len(spec.rules_of(Direction.INGRESS)) for _, spec in chosen),
+        ),
+    )
+
+
+def _collect(
+    chosen: Sequence[tuple[Policy, Spec]],
+    labels: Labels,
+    options: Options,
+    direction: Direction,
+    first_id: int,
+) -> DirectionRules:
+    rules: list[tuple[Policy, Rule]] = []
+    forced = options.enforcement is Enforcement.ALWAYS or _INIT in labels
+    deny = forced or any(spec.default_deny[direction] for _, spec in chosen)
+    for policy, spec in chosen:
+        rules += [(policy, rule) for rule in spec.rules_of(direction)]
+    enforcing = options.enforcement is not Enforcement.NEVER and (forced or deny or bool(rules))
+    applied = [
+        Applied(policy, rule, first_id + number, _expanded(rule, options))
+        for number, (policy, rule) in enumerate(rules)
+    ]
+    if deny:
+        applied = [a for a in applied if a.policy.tier is not Tier.BASELINE]
+    levels = [level_of(a) for a in applied]
+    passing = [level_of(a) for a in applied if a.rule.action is Action.PASS]
+    if direction is Direction.INGRESS and options.allow_localhost:
+        levels.append((Tier.NORMAL, 0))
+    return DirectionRules(tuple(applied), Levels(levels, passing, deny), enforcing)
+
+
+def level_of(applied: Applied) -> tuple[Tier, int]:
+    """The tier, and the place in it; namespaced policies are all at one place."""
+    policy = applied.policy
+    if policy.tier is Tier.NORMAL:
+        return Tier.NORMAL, 0
+    return policy.tier, policy.priority * 1000 + applied.rule.order
+
+
+def _expanded(rule: Rule, options: Options) -> tuple[Peer, ...] | None:
+    if rule.peers is None:
+        return None
+    return tuple(base for peer in rule.peers for base in expand_peer(peer, options))
+
+
+def is_everyone(peers: tuple[Peer, ...] | None) -> bool:
+    """Whether a rule is about every peer, those that are not known yet included."""
+    return peers is None or EntityPeer("all") in peers

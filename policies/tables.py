@@ -1,0 +1,149 @@
+"""The tables of one direction of one subject, kept right while identities come and go.
+
+Identities that the same rules select form a class and share one table, so a table is built once for
+each class. What rules say to *every* peer becomes identity 0's table; an identity's own table holds
+only what differs from that.
+
+Invariant: the tables are a function of the rules and of the identities that are in, and of nothing
+that happened before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from policies.applied import Applied, DirectionRules, is_everyone, level_of
+from policies.decide import Table, Term, build_table, terms_of
+from policies.identity import ANY_IDENTITY, Direction, Identity, Protocol
+from policies.model import Action, EntityPeer, Peer, Policy, Rule, Tier
+from policies.options import NamedPorts, Options, Subject
+from policies.peerindex import PeerIndex
+
+_LOCALHOST_RULE = Rule("", 0, Direction.INGRESS, Action.ALLOW, None, None)
+_NO_POLICY = Policy("", "", "", "", 0, Tier.NORMAL, ())
+_NO_TABLE: Table = {}
+
+
+class DirectionTables:
+    """``tables`` maps an identity to its table; identity 0 is in it, empty tables are not."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        found: DirectionRules,
+        subject: Subject,
+        index: PeerIndex,
+        options: Options,
+    ) -> None:
+        self.rules = found
+        self._named_ports = options.named_ports
+        own_ports = _own_ports(subject) if direction is Direction.INGRESS else None
+        self._everyone, self._some = _split(found, own_ports)
+        if direction is Direction.INGRESS and options.allow_localhost:
+            level = found.levels.number[(Tier.NORMAL, 0)]
+            localhost = Applied(_NO_POLICY, _LOCALHOST_RULE, 0, (EntityPeer("host"),))
+            self._some.append((localhost, terms_of(_LOCALHOST_RULE, 0, level, None)))
+        # On egress, ports that go by name mean each peer's own number for it.
+        self._naming = [a for a in found.applied if own_ports is None and _has_names(a.rule)]
+        self._by_peer: dict[Peer, list[int]] = {}
+        for number, (applied, _) in enumerate(self._some):
+            for peer in applied.peers or ():
+                self._by_peer.setdefault(peer, []).append(number)
+        self._shared: dict[tuple[tuple[int, ...], tuple[Term, ...]], Table] = {}
+        self.wildcard: Table = build_table(self._everyone, found.levels, {})
+        self.tables: dict[Identity, Table] = {}
+        if self.wildcard:
+            self.tables[ANY_IDENTITY] = self.wildcard
+        self._fill(index)
+
+    @property
+    def peers(self) -> Iterable[Peer]:
+        """The peers that the rules name."""
+        return self._by_peer
+
+    def add(self, identity: Identity, chosen: Iterable[Peer]) -> Table:
+        """Take in an identity that these peers select (others are ignored); returns its table."""
+        numbers: set[int] = set()
+        for peer in chosen:
+            numbers.update(self._by_peer.get(peer, ()))
+        return self._put(identity, tuple(sorted(numbers)))
+
+    def remove(self, identity: Identity) -> Table:
+        """Let an identity go; returns the table that it had."""
+        return self.tables.pop(identity, _NO_TABLE)
+
+    def _fill(self, index: PeerIndex) -> None:
+        classes: dict[Identity, list[int]] = {}
+        for number, (applied, _) in enumerate(self._some):
+            for identity in _selected(applied, index):
+                classes.setdefault(identity, []).append(number)
+        if self._naming:
+            for identity in self._named_ports:
+                if identity in index.labels:
+                    classes.setdefault(identity, [])
+        for identity, numbers in classes.items():
+            self._put(identity, tuple(numbers))
+
+    def _put(self, identity: Identity, numbers: tuple[int, ...]) -> Table:
+        named = self._named(identity, numbers) if self._naming else ()
+        if not numbers and not named:
+            return _NO_TABLE
+        key = (numbers, named)
+        table = self._shared.get(key)
+        if table is None:
+            own = [term for number in numbers for term in self._some[number][1]]
+            terms = [*self._everyone, *own, *named]
+            table = build_table(terms, self.rules.levels, self.wildcard)
+            self._shared[key] = table
+        if table:
+            self.tables[identity] = table
+        return table
+
+    def _named(self, identity: Identity, numbers: tuple[int, ...]) -> tuple[Term, ...]:
+        ports = self._named_ports.get(identity)
+        if not ports:
+            return ()
+        mine = {self._some[number][0].rule_id for number in numbers}
+        return tuple(
+            term
+            for a in self._naming
+            if is_everyone(a.peers) or a.rule_id in mine
+            for term in terms_of(a.rule, a.rule_id, self.rules.levels.number[level_of(a)], ports)
+        )
+
+
+def _split(
+    found: DirectionRules, own_ports: NamedPorts | None
+) -> tuple[list[Term], list[tuple[Applied, list[Term]]]]:
+    """The terms for every peer, and those of rules that name their peers."""
+    everyone: list[Term] = []
+    some: list[tuple[Applied, list[Term]]] = []
+    for applied in found.applied:
+        level = found.levels.number[level_of(applied)]
+        terms = terms_of(applied.rule, applied.rule_id, level, None)
+        if own_ports is not None and _has_names(applied.rule):
+            terms += terms_of(applied.rule, applied.rule_id, level, own_ports)
+        if is_everyone(applied.peers):
+            everyone += terms
+        else:
+            some.append((applied, terms))
+    return everyone, some
+
+
+def _selected(applied: Applied, index: PeerIndex) -> set[Identity]:
+    peers = applied.peers or ()
+    if len(peers) == 1:
+        return index.selected(peers[0])
+    return set().union(*map(index.selected, peers))
+
+
+def _has_names(rule: Rule) -> bool:
+    return any(spec.name for port_rule in rule.ports or () for spec in port_rule.ports)
+
+
+def _own_ports(subject: Subject) -> Mapping[tuple[str, Protocol], frozenset[int]]:
+    found: dict[tuple[str, Protocol], frozenset[int]] = {}
+    for name, port, protocol in subject.named_ports:
+        key = (name.lower(), protocol)
+        found[key] = found.get(key, frozenset()) | {port}
+    return found
