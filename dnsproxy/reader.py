@@ -40,8 +40,11 @@ _HEADER: Final = struct.Struct("!6H")
 _TWO: Final = struct.Struct("!HH")
 _RECORD: Final = struct.Struct("!HHIH")
 _TTL_SIGN: Final = 0x80000000
-_KEY_IPV4HINT: Final = 4
-_KEY_IPV6HINT: Final = 6
+_ADDRESS_OCTETS: Final = {TYPE_A: 4, TYPE_AAAA: 16}
+_HINT_OCTETS: Final = {4: 4, 6: 16}  # SvcParamKeys ipv4hint and ipv6hint
+_POINTER_TO_QUESTION: Final = b"\xc0\x0c"
+_PLAIN_OPT: Final = b"\x00\x00\x29"  # the root's name, and the type
+_MAX_JUMPS: Final = 64  # else a message of pointers to pointers would keep us busy for long
 _PLAIN: Final = b"-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -132,39 +135,48 @@ def read_answer(message: bytes, question_end: int) -> Answer:
 
 
 class _AnswerReader:
-    """Follows the chain through an answer section, record by record."""
+    """Follows the chain through an answer section, record by record.
 
-    __slots__ = ("_addresses", "_chain", "_expected", "_in_order", "_least_ttl", "_message")
+    Addresses are kept as octets until the end: 4 or 16 of them tell the family.
+    """
+
+    __slots__ = ("_chain", "_expected", "_found", "_in_order", "_least_ttl", "_message", "_qname")
 
     def __init__(self, message: bytes) -> None:
         self._message = message
-        self._expected, _ = _read_name(message, HEADER_OCTETS)
+        self._qname, _ = _read_name(message, HEADER_OCTETS)
+        self._expected = self._qname
         self._least_ttl = _TTL_SIGN - 1
-        self._addresses: dict[Address, int] = {}
+        self._found: dict[bytes, int] = {}
         self._chain: list[str] = []
         self._in_order = True
 
     def read_answers(self, offset: int, count: int) -> int:
         message = self._message
         for _ in range(count):
-            owner, offset = _read_name(message, offset)
+            if message[offset : offset + 2] == _POINTER_TO_QUESTION:  # nearly every owner
+                owner, offset = self._qname, offset + 2
+            else:
+                owner, offset = _read_name(message, offset)
             rtype, rclass, ttl, length = _RECORD.unpack_from(message, offset)
             offset += 10
             end = offset + length
             if end > len(message):
                 raise Malformed("RDLENGTH overruns the message")
             if rclass == CLASS_IN:
-                self._read_record(owner, rtype, 0 if ttl & _TTL_SIGN else ttl, offset, end)
+                if ttl & _TTL_SIGN:
+                    ttl = 0  # RFC 2181 §8
+                self._read_record(owner, rtype, ttl, offset, end)
             offset = end
         return offset
 
     def _read_record(self, owner: bytes, rtype: int, ttl: int, start: int, end: int) -> None:
-        if rtype == TYPE_A:
+        octets = _ADDRESS_OCTETS.get(rtype)
+        if octets is not None:
             self._expect(owner)
-            self._hints(IPv4Address, 4, ttl, start, end, one=True)
-        elif rtype == TYPE_AAAA:
-            self._expect(owner)
-            self._hints(IPv6Address, 16, ttl, start, end, one=True)
+            if end - start != octets:
+                raise Malformed("address of the wrong length")
+            self._add(self._message[start:end], ttl)
         elif rtype == TYPE_CNAME:
             self._expect(owner)
             target, after = _read_name(self._message, start)
@@ -176,6 +188,9 @@ class _AnswerReader:
         elif rtype in (TYPE_HTTPS, TYPE_SVCB):
             self._expect(owner)
             self._read_service(ttl, start, end)
+
+    def _add(self, address: bytes, ttl: int) -> None:
+        self._found[address] = min(ttl, self._least_ttl, self._found.get(address, ttl))
 
     def _expect(self, owner: bytes) -> None:
         if owner != self._expected:
@@ -192,37 +207,28 @@ class _AnswerReader:
             offset += 4
             if key <= previous or offset + length > end:
                 raise Malformed("SvcParams out of order or too long")
-            if not alias and key == _KEY_IPV4HINT:
-                self._hints(IPv4Address, 4, ttl, offset, offset + length)
-            elif not alias and key == _KEY_IPV6HINT:
-                self._hints(IPv6Address, 16, ttl, offset, offset + length)
+            octets = None if alias else _HINT_OCTETS.get(key)
+            if octets is not None:
+                self._hints(octets, ttl, offset, offset + length)
             previous = key
             offset += length
         if offset != end:
             raise Malformed("SVCB does not fill its RDATA")
 
-    def _hints(
-        self,
-        kind: type[IPv4Address] | type[IPv6Address],
-        octets: int,
-        ttl: int,
-        start: int,
-        end: int,
-        one: bool = False,
-    ) -> None:
-        length = end - start
-        if length == 0 or length % octets or (one and length != octets):
-            raise Malformed("addresses of the wrong length")
-        least = min(ttl, self._least_ttl)
+    def _hints(self, octets: int, ttl: int, start: int, end: int) -> None:
+        if start == end or (end - start) % octets:
+            raise Malformed("hints of the wrong length")
         for at in range(start, end, octets):
-            address = kind(self._message[at : at + octets])
-            known = self._addresses.get(address, least)
-            self._addresses[address] = min(known, least)
+            self._add(self._message[at : at + octets], ttl)
 
     def result(self) -> Answer:
         if not self._in_order:
             return Answer((), tuple(self._chain), False)
-        return Answer(tuple(self._addresses.items()), tuple(self._chain), True)
+        addresses: list[tuple[Address, int]] = [
+            (IPv4Address(octets) if len(octets) == 4 else IPv6Address(octets), ttl)
+            for octets, ttl in self._found.items()
+        ]
+        return Answer(tuple(addresses), tuple(self._chain), True)
 
 
 def _read_question_name(message: bytes) -> tuple[str, int]:
@@ -246,7 +252,7 @@ def _read_name(message: bytes, offset: int, compressed: bool = True) -> tuple[by
     Each pointer must lead before the run of labels that it ends, so that the walk always ends.
     """
     labels = b""
-    after = 0
+    after = jumps = 0
     run = start = offset
     while True:
         length = message[offset]
@@ -260,8 +266,9 @@ def _read_name(message: bytes, offset: int, compressed: bool = True) -> tuple[by
         elif length >= _POINTER and compressed:
             labels += message[start:offset]
             target = (length & 0x3F) << 8 | message[offset + 1]
-            if target >= run or target < HEADER_OCTETS:
-                raise Malformed("pointer does not lead backwards")
+            jumps += 1
+            if target >= run or target < HEADER_OCTETS or jumps > _MAX_JUMPS:
+                raise Malformed("pointer does not lead backwards, or one too many")
             after = after or offset + 2
             run = start = offset = target
         else:
@@ -284,7 +291,10 @@ def _read_additional(message: bytes, offset: int, count: int) -> tuple[bool, boo
     """Walk the last section to the message's very end: (an OPT record was there, its DO bit)."""
     edns = dnssec_ok = False
     for _ in range(count):
-        owner, offset = _read_name(message, offset)
+        if message[offset : offset + 3] == _PLAIN_OPT:
+            owner, offset = b"\x00", offset + 1
+        else:
+            owner, offset = _read_name(message, offset)
         rtype, _, ttl, length = _RECORD.unpack_from(message, offset)
         offset += 10 + length
         if offset > len(message):

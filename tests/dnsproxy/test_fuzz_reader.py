@@ -114,7 +114,9 @@ class Slow:
             raise Malformed("end")
         return self.octets[at : at + count]
 
-    def name(self, at: int, pointers: bool = True) -> tuple[tuple[bytes, ...], int]:
+    def name(self, at: int, pointers: bool = True, jumps: int = 0) -> tuple[tuple[bytes, ...], int]:
+        if jumps > 64:
+            raise Malformed("jumps")
         labels: list[bytes] = []
         (length,) = self.take(at, 1)
         here = at
@@ -128,7 +130,7 @@ class Slow:
             target = struct.unpack("!H", self.take(here, 2))[0] & 0x3FFF
             if not 12 <= target < at:
                 raise Malformed("pointer")
-            rest, _ = self.name(target)
+            rest, _ = self.name(target, True, jumps + 1)
             labels += rest
             after = here + 2
         else:

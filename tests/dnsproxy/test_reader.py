@@ -301,6 +301,20 @@ def test_pointer_to_a_pointer_is_followed() -> None:
     assert set(addresses(payload)) == {"192.0.2.1", "192.0.2.2"}
 
 
+def test_pointers_to_pointers_are_followed_so_far_and_no_further() -> None:
+    """Else 64 KiB of them, which an upstream may send over TCP, would stop the proxy."""
+    chain = [record(pointer(12), 0xFF00, b"")]
+    for _ in range(70):
+        chain.append(record(pointer(END + 12 * (len(chain) - 1)), 0xFF00, b""))
+    for length, fits in ((63, True), (64, True), (65, False)):
+        payload = response(QNAME, *chain[:length])
+        if fits:
+            assert read_answer(payload, END).addresses == ()
+        else:
+            with pytest.raises(Malformed):
+                read_answer(payload, END)
+
+
 LONG_QNAME = ".".join([LABEL_63, LABEL_63, LABEL_63])
 LONG_END = 12 + len(question(LONG_QNAME))
 
