@@ -24,6 +24,7 @@ from pyroute2.nftables.expressions import genex, masq
 from pyroute2.nftables.main import NFTables
 
 from fqdnwall.netlink.errors import NetworkError
+from fqdnwall.netlink.rtnetlink import removed
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -58,14 +59,15 @@ def add_masquerade(table: str, addresses: tuple[IPAddress, ...], ifname: str) ->
 
 
 def remove_masquerade(table: str) -> None:
-    """Delete the table in both families; nothing happens where there is none."""
+    """Delete the table in both families; nothing happens where there is none.
+
+    It is looked for first: a transaction that fails costs the kernel tens of milliseconds.
+    """
     for version in _FAMILIES:
         with _nftables(version) as nft:
-            try:
-                nft.table("del", name=table)
-            except NetlinkError as error:
-                if error.code not in (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
-                    raise
+            if table in _tables(nft):
+                with removed():
+                    nft.table("del", name=table)
 
 
 def masquerade_tables(prefix: str) -> frozenset[str]:
@@ -73,8 +75,17 @@ def masquerade_tables(prefix: str) -> frozenset[str]:
     found: set[str] = set()
     for version in _FAMILIES:
         with _nftables(version) as nft:
-            found.update(str(message.get_attr("NFTA_TABLE_NAME")) for message in nft.get_tables())
+            found.update(_tables(nft))
     return frozenset(name for name in found if name.startswith(prefix))
+
+
+def _tables(nft: Any) -> list[str]:
+    try:
+        return [str(message.get_attr("NFTA_TABLE_NAME")) for message in nft.get_tables()]
+    except NetlinkError as error:
+        if error.code in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+            return []
+        raise
 
 
 @contextmanager

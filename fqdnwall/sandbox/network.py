@@ -122,18 +122,22 @@ def clear_former(slot: Slot, places: Places) -> None:
         (places.run / f"{pid}.sock").unlink(missing_ok=True)
 
 
-def clear_dead(places: Places) -> frozenset[int]:
-    """Clear what dead instances left in this namespace or on disk; the slots that were cleared."""
-    cleared = set()
-    for number in sorted(traces(places)):
+def clear_dead(own: Slot, places: Places) -> None:
+    """Clear what dead instances left in this namespace or on disk, in `own` and other slots.
+
+    Looking comes first, and after `own` was taken: there is seldom anything, and changing nothing
+    would still cost the kernel more than all of a start.
+    """
+    found = _traces(places)
+    if own.number in found or own.former_pid() is not None:
+        clear_former(own, places)
+    for number in sorted((found | recorded_slots(places.run)) - {own.number}):
         with dead_slot(places.run, number) as slot:
             if slot is not None:
                 clear_former(slot, places)
-                cleared.add(number)
-    return frozenset(cleared)
 
 
-def traces(places: Places) -> frozenset[int]:
+def _traces(places: Places) -> frozenset[int]:
     """The slots of which anything is to be seen, of live instances and of dead ones."""
     pins = [entry.name for entry in places.pins.iterdir()] if places.pins.is_dir() else []
     found = {
@@ -141,7 +145,6 @@ def traces(places: Places) -> frozenset[int]:
         *(slot_of_routing_table(table) for table in local_delivery_tables()),
         *(slot_of_nft_table(name) for name in masquerade_tables(TABLE_PREFIX)),
         *(slot_of_pins(name) for name in pins),
-        *recorded_slots(places.run),
     }
     return frozenset(slot for slot in found if slot is not None)
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,12 @@ class SandboxProcess:
     """The namespaces' first process, and later CMD."""
 
     def __init__(self) -> None:
-        """Start it. Call in the main thread: it dies with the thread that started it."""
+        """Start it, in the main thread: it dies with the thread that started it.
+
+        Raises RuntimeError elsewhere.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("only the main thread lives as long as the sandbox must")
         ours, theirs = socket.socketpair()
         with theirs:
             inherited = _inheritable_fds()

@@ -69,6 +69,7 @@ class SandboxOptions:
         default_factory=lambda: Places(Path("/run/fqdnwall"), Path("/sys/fs/bpf/fqdnwall"))
     )
     resolv_conf: Path = RESOLV_CONF
+    hidden: tuple[Path, ...] = ()  # further files and directories that CMD shall not see
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +203,9 @@ class Sandbox:
 
         slot = take_slot(options.places.run, capacity(options.prefix4, options.prefix6), usable)
         self._undo.append(slot.release)
-        network.clear_former(slot, options.places)
+        network.clear_dead(slot, options.places)
         slot.claim()
         self.plan = plan(slot.number, facts, options.prefix4, options.prefix6)
-        network.clear_dead(options.places)
         self.resolvers = resolvers(_host_resolvers(options), options.resolvers, self.plan)
 
     def _connect(self) -> None:
@@ -250,7 +250,7 @@ class Sandbox:
             "seccomp": seccomp_filter().hex(),
             "blocked_signals": sorted(self._signals.formerly_blocked),
             "hidden_state": str(options.places.state),
-            "hidden_paths": list(_NAME_SERVICES),
+            "hidden_paths": [*_NAME_SERVICES, *map(str, options.hidden)],
             "resolv_conf": self.resolvers.resolv_conf,
             "resolv_conf_path": str(options.resolv_conf),
         }

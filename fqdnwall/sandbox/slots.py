@@ -2,18 +2,26 @@
 
 RUN_DIR/<N>.lock is locked for as long as the instance that has slot N lives, and says its pid. A
 lock that can be had is a slot that is free, whatever it left behind.
+
+Instances that share a network namespace but not the run directory (a container with the host's
+network) are told by an abstract unix socket, which belongs to the network namespace, and which the
+kernel too drops when its process ends.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fqdnwall.sandbox.locks import LockFile
 
+_PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _LOCK_NAME = re.compile(r"(0|[1-9][0-9]{0,4})\.lock")
 
 
@@ -24,9 +32,10 @@ class NoFreeSlot(Exception):
 class Slot:
     """A slot that this process has."""
 
-    def __init__(self, number: int, lock: LockFile) -> None:
+    def __init__(self, number: int, lock: LockFile, presence: socket.socket) -> None:
         self.number = number
         self._lock = lock
+        self._presence = presence
 
     def claim(self) -> None:
         """Say whose it is, for whoever clears up after us."""
@@ -39,6 +48,7 @@ class Slot:
 
     def release(self) -> None:
         """Give it up; calling again does nothing."""
+        self._presence.close()
         self._lock.release(remove=True)
 
 
@@ -81,4 +91,44 @@ def recorded_slots(run_dir: Path) -> frozenset[int]:
 
 def _try(run_dir: Path, number: int) -> Slot | None:
     lock = LockFile(run_dir / f"{number}.lock")
-    return Slot(number, lock) if lock.acquire(blocking=False) else None
+    if not lock.acquire(blocking=False):
+        return None
+    presence = _presence(number)
+    if presence is None:
+        lock.release(remove=True)
+        return None
+    return Slot(number, lock, presence)
+
+
+def _presence(number: int) -> socket.socket | None:
+    """The slot's socket in this network namespace; None when an instance of root has it.
+
+    Anybody may bind the name, but only root's word counts.
+    """
+    name = f"\0fqdnwall/run/{number}"
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        own.bind(name)
+        own.listen()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            own.close()
+            raise
+        if _listener_is_root(name):
+            own.close()
+            return None
+    return own
+
+
+def _listener_is_root(name: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(name)
+            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except BlockingIOError:  # its queue is full: somebody asks all the time
+            return True
+        except ConnectionRefusedError:  # gone meanwhile, or bound without listening
+            return False
+    _, uid, _ = _PEER.unpack(credentials)
+    return bool(uid == 0)

@@ -4,28 +4,43 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fqdnwall.sandbox.locks import LockFile
 from fqdnwall.sandbox.slots import NoFreeSlot, dead_slot, recorded_slots, take_slot
+from tests.lab.namespaces import Namespace
 
-ALL = lambda slot: True  # noqa: E731
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[Namespace]:
+    """A network namespace where no other instance is told of."""
+    namespace = Namespace.create("alone", {})
+    with namespace.entered():
+        yield namespace
+    namespace.close()
+
+
+def every(_: int) -> bool:
+    return True
 
 
 def test_the_lowest_free_slot_is_taken(tmp_path: Path) -> None:
-    first, second, third = (take_slot(tmp_path, 10, ALL) for _ in range(3))
+    first, second, third = (take_slot(tmp_path, 10, every) for _ in range(3))
     assert [slot.number for slot in (first, second, third)] == [0, 1, 2]
     second.release()
-    again = take_slot(tmp_path, 10, ALL)
+    again = take_slot(tmp_path, 10, every)
     assert again.number == 1
     for slot in (first, third, again):
         slot.release()
 
 
 def test_released_slots_leave_no_file(tmp_path: Path) -> None:
-    take_slot(tmp_path, 1, ALL).release()
+    take_slot(tmp_path, 1, every).release()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -36,14 +51,14 @@ def test_a_slot_that_clashes_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_when_no_slot_is_left_the_error_says_why(tmp_path: Path) -> None:
-    slot = take_slot(tmp_path, 1, ALL)
+    slot = take_slot(tmp_path, 1, every)
     with pytest.raises(NoFreeSlot, match="1 clash with the host's networks, 1 are in use"):
         take_slot(tmp_path, 2, lambda number: number == 0)
     slot.release()
 
 
 def test_a_live_slot_cannot_be_had_for_clearing_and_a_dead_one_can(tmp_path: Path) -> None:
-    slot = take_slot(tmp_path, 1, ALL)
+    slot = take_slot(tmp_path, 1, every)
     with dead_slot(tmp_path, 0) as held:
         assert held is None
     slot.release()
@@ -94,3 +109,31 @@ def test_shared_holders_keep_an_exclusive_one_out_until_the_last_is_gone(tmp_pat
     two.release(remove=False)
     assert alone.acquire(blocking=False)
     alone.release(remove=True)
+
+
+def test_instances_with_another_run_directory_in_the_same_network_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    theirs = take_slot(tmp_path / "one", 10, every)
+    (tmp_path / "two").mkdir()
+    ours = take_slot(tmp_path / "two", 10, every)
+    assert (theirs.number, ours.number) == (0, 1)
+    with dead_slot(tmp_path / "two", 0) as held:
+        assert held is None
+    theirs.release()
+    with dead_slot(tmp_path / "two", 0) as held:
+        assert held is not None
+    ours.release()
+
+
+def test_an_unprivileged_squatter_on_the_name_does_not_take_the_slot(tmp_path: Path) -> None:
+    program = (
+        "import os, socket, signal; os.setuid(65534); s = socket.socket(socket.AF_UNIX)\n"
+        "s.bind('\\0fqdnwall/run/0'); s.listen(); print('squats', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"squats\n"
+        slot = take_slot(tmp_path, 10, every)
+        assert slot.number == 0
+        slot.release()
+        process.kill()
