@@ -35,7 +35,8 @@ from dnsproxy.model import EndpointLookup, Failure, Query, SocketAddress, Transp
 from dnsproxy.sockets import upstream_socket
 
 _READ_OCTETS: Final = 16384
-_UNREAD_OCTETS: Final = 512 << 10  # of answers that the client leaves lying
+_UNREAD_OCTETS: Final = 512 << 10  # of what a peer leaves lying, before it is cut off
+_NOT_READ: Final = "the server takes no queries"
 _log = logging.getLogger(__name__)
 
 _SendOctets = trio.MemorySendChannel[bytes]
@@ -71,6 +72,7 @@ class _Upstream:
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.unsent_octets = 0
         outbox: tuple[_SendOctets, _ReceiveOctets] = trio.open_memory_channel(math.inf)
         self.outbox, self.outgoing = outbox
 
@@ -111,8 +113,14 @@ class TcpShell:
 
     def forward(self, command: Forward) -> None:
         upstream = self._upstreams.get(command.flow)
-        if upstream is not None:
-            upstream.outbox.send_nowait(frame(command.payload))
+        if upstream is None:
+            return
+        octets = frame(command.payload)
+        upstream.unsent_octets += len(octets)
+        if upstream.unsent_octets > _UNREAD_OCTETS:
+            self._dispatch(FlowFailed(command.flow, _NOT_READ))
+        else:
+            upstream.outbox.send_nowait(octets)
 
     def close_flow(self, command: CloseFlow) -> None:
         upstream = self._upstreams.pop(command.flow, None)
@@ -252,18 +260,23 @@ class TcpShell:
     # ---- the upstream's side ----
 
     async def _run_upstream(self, command: OpenFlow, upstream: _Upstream) -> None:
-        reason = "closed by the server"
+        reason = "closed"
         with upstream.scope:
-            try:
-                with trio.fail_after(self._config.engine.upstream_timeout_seconds):
-                    stream = await self._connect(command)
-                async with stream, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write_upstream, stream, upstream)
-                    await self._read_upstream(stream, command.flow)
-                    nursery.cancel_scope.cancel()
-            except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-                reason = str(error) or "no connection in time"
+            reason = await self._converse(command, upstream)
         self._dispatch(FlowFailed(command.flow, reason))
+
+    async def _converse(self, command: OpenFlow, upstream: _Upstream) -> str:
+        """Until the connection ends; returns why."""
+        try:
+            with trio.fail_after(self._config.engine.upstream_timeout_seconds):
+                stream = await self._connect(command)
+        except (OSError, trio.TooSlowError) as error:
+            return str(error) or "no connection in time"
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_upstream, stream, command.flow, upstream)
+            reason = await self._read_upstream(stream, command.flow)
+            nursery.cancel_scope.cancel()
+        return reason
 
     async def _connect(self, command: OpenFlow) -> trio.SocketStream:
         sock, target = upstream_socket(
@@ -277,20 +290,29 @@ class TcpShell:
             raise
         return trio.SocketStream(wrapped)
 
-    async def _write_upstream(self, stream: trio.SocketStream, upstream: _Upstream) -> None:
+    async def _write_upstream(
+        self, stream: trio.SocketStream, flow: int, upstream: _Upstream
+    ) -> None:
         try:
             async for octets in upstream.outgoing:
-                await stream.send_all(octets)
+                with trio.fail_after(self._config.tcp.send_seconds):
+                    await stream.send_all(octets)
+                upstream.unsent_octets -= len(octets)
         except trio.BrokenResourceError:
             pass  # the reader sees it too, and tells
+        except trio.TooSlowError:
+            self._dispatch(FlowFailed(flow, _NOT_READ))
 
-    async def _read_upstream(self, stream: trio.SocketStream, flow: int) -> None:
+    async def _read_upstream(self, stream: trio.SocketStream, flow: int) -> str:
         deframer = Deframer()
-        while octets := await stream.receive_some(_READ_OCTETS):
-            deframer.feed(octets)
-            try:
+        try:
+            while octets := await stream.receive_some(_READ_OCTETS):
+                deframer.feed(octets)
                 while (message := deframer.next_message()) is not None:
                     self._dispatch(Response(flow, message))
-            except FramingError:
-                self._metrics.framing_errors += 1
-                return
+        except trio.BrokenResourceError:
+            return "reset by the server"
+        except FramingError as error:
+            self._metrics.framing_errors += 1
+            return str(error)
+        return "closed by the server"

@@ -16,13 +16,16 @@ from dnsproxy.model import Failure
 from tests.dnsproxy.conftest import Agent, Running, running
 from tests.dnsproxy.messages import (
     QR,
+    RD,
     REFUSED,
     SERVFAIL,
     TXT,
     address,
     message,
+    opt,
     pointer,
     query,
+    question,
     record,
 )
 from tests.dnsproxy.net import CLIENT_V4, CLIENT_V6, PORT, SERVER_V4, SERVER_V6, Net
@@ -83,16 +86,16 @@ async def serving(
             sock, _ = await listener.accept()
             await send.send(trio.SocketStream(sock))
 
-    with listener:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept)
-            yield accepted
-            nursery.cancel_scope.cancel()
-    while True:
-        try:
-            await trio.aclose_forcefully(accepted.receive_nowait())
-        except trio.WouldBlock:
-            return
+    try:
+        with listener:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept)
+                yield accepted
+                nursery.cancel_scope.cancel()
+    finally:
+        with contextlib.suppress(trio.WouldBlock):
+            while True:
+                accepted.receive_nowait().socket.close()
 
 
 @pytest.mark.parametrize(
@@ -345,6 +348,43 @@ async def test_client_that_takes_no_answers_is_cut_off(inside: Net) -> None:
             while await receive(server):
                 pass
     assert run.proxy.metrics.connections_timed_out == 1
+
+
+async def test_server_that_resets_is_servfail(inside: Net) -> None:
+    async with (
+        running(inside, agent=opened_gate()) as run,
+        serving(run) as accepted,
+        await connected(run) as client,
+    ):
+        await client.send_all(frame(query("www.example.com")))
+        server = await accepted.receive()
+        await receive(server)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        await server.aclose()
+        assert (await receive(client))[3] & 15 == SERVFAIL
+        assert run.proxy.metrics.failures[Failure.CRASH] == 0
+
+
+@pytest.mark.parametrize("send_seconds", [0.2, 10])
+async def test_server_that_takes_no_queries_is_given_up(inside: Net, send_seconds: float) -> None:
+    """By time, or by what lies unread: whichever is met first."""
+    config = dataclasses.replace(
+        with_tcp(send_seconds=send_seconds),
+        engine=EngineConfig(pending_bytes=1 << 30, pending_bytes_per_endpoint=1 << 30),
+    )
+    padding = b"\x00\x0c" + (60000).to_bytes(2, "big") + b"\x00" * 60000
+    asked = message(1, RD, (question("www.example.com"),), additionals=(opt(padding),))
+    async with (
+        running(inside, config) as run,
+        serving(run) as accepted,
+        await connected(run) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.send_all, frame(asked) * 150)
+        async with await accepted.receive():
+            assert (await receive(client))[3] & 15 == SERVFAIL
+        nursery.cancel_scope.cancel()
+    assert run.proxy.metrics.failures[Failure.UPSTREAM] >= 10
 
 
 async def test_client_that_vanishes_leaves_nothing(inside: Net) -> None:

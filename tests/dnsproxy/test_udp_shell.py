@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import resource
 import socket
 
 import pytest
@@ -323,6 +324,23 @@ async def test_noise_from_both_sides_does_not_stop_the_proxy(inside: Net) -> Non
             got, _ = await client.recvfrom(512)
         assert got.endswith(GOOD)
         assert run.proxy.metrics.failures[Failure.CRASH] == 0
+
+
+async def test_want_of_descriptors_is_servfail_and_passes(inside: Net) -> None:
+    async with running(inside, agent=opened_gate()) as run:
+        with run.client() as client, run.server() as server:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                await client.sendto(QUERY, (SERVER_V4, PORT))
+                got, _ = await client.recvfrom(512)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert got[3] & 15 == SERVFAIL
+            await client.sendto(QUERY, (SERVER_V4, PORT))
+            asked, upstream = await server.recvfrom(512)
+            await server.sendto(answer_to(asked, GOOD), upstream)
+            assert (await client.recvfrom(512))[0].endswith(GOOD)
 
 
 async def test_bug_in_the_judge_costs_its_query_and_no_other(
