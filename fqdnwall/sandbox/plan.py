@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def nft_table(self) -> str:
-        """The nftables table, in the ip and ip6 families."""
+        """The nftables table, in the inet family."""
         return f"{TABLE_PREFIX}{self.slot}"
 
     @property
