@@ -9,30 +9,9 @@
  * direction in which it opens the flow. Whatever cannot be read or looked up is dropped with a
  * reason. A packet that passes goes on to whatever program or stack comes next.
  */
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/in6.h>
-#include <linux/pkt_cls.h>
-
-#include "lib/proxy.h"
+#include "lib/dns.h"
 #include "lib/link.h"
-
-#define PASS TC_ACT_UNSPEC
-
-static inline int drop(struct flow *flow, int reason, bool egress, u32 identity, u32 rule)
-{
-	count_packet(reason, flow->from_endpoint, flow->length);
-	send_event(flow, EVENT_DROP, reason, egress, identity, rule, false);
-	return TC_ACT_SHOT;
-}
-
-static inline int pass(struct flow *flow)
-{
-	count_packet(0, flow->from_endpoint, flow->length);
-	return PASS;
-}
+#include "lib/verdict.h"
 
 static inline bool is_policy_drop(int verdict)
 {
@@ -44,14 +23,6 @@ static inline bool is_policy_drop(int verdict)
 static inline bool audits(struct flow *flow, int verdict)
 {
 	return flow->endpoint.flags & EP_AUDIT && is_policy_drop(verdict);
-}
-
-static inline int to_proxy(struct __sk_buff *skb, struct flow *flow, bool ipv6, u32 identity,
-			   u32 rule)
-{
-	int failed = assign_to_proxy(skb, flow, ipv6);
-
-	return failed ? drop(flow, -failed, true, identity, rule) : pass(flow);
 }
 
 /* Policy has changed since the flow was let in: the same question again. */
@@ -77,7 +48,7 @@ static inline int judge_again(struct scratch *scratch, struct ct_value *ct)
 	ct->flags &= ~(CT_DENIED | CT_PROXY | CT_AUDITED);
 	ct->flags |= decision_flags(decision, audited);
 	ct->rule = decision->rule;
-	ct->l7_index = decision->l7_index;
+	ct->ruleset = decision->ruleset;
 	/* The name that let the flow in stays known while another entry decides. */
 	if (decision->learned || !(ct->flags & CT_LEARNED))
 		ct->identity = decision->identity;
@@ -101,6 +72,8 @@ static inline int known_flow(struct __sk_buff *skb, struct scratch *scratch, str
 		return TC_ACT_SHOT;
 	if (ct->flags & CT_PROXY && !flow->from_endpoint &&
 	    (skb->mark & MARK_MASK) != MARK_FROM_PROXY) {
+		if (dns_expects(skb, scratch))
+			call(skb, CALL_DNS_ANSWER);
 		if (redirect_upstream(skb, packet))
 			return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 		return drop(flow, DROP_PROXY_SPOOFED, egress, ct->identity, ct->rule);
@@ -117,8 +90,14 @@ static inline int known_flow(struct __sk_buff *skb, struct scratch *scratch, str
 							 : CT_STATE_REPLY,
 			   egress, ct->identity, ct->rule, false);
 	}
-	if (ct->flags & CT_PROXY && flow->from_endpoint)
+	if (ct->flags & CT_PROXY && flow->from_endpoint) {
+		scratch->known = true;
+		scratch->decision.identity = ct->identity;
+		scratch->decision.rule = ct->rule;
+		scratch->decision.ruleset = ct->ruleset;
+		try_kernel_dns(skb, scratch);
 		return to_proxy(skb, flow, packet->ipv6, ct->identity, ct->rule);
+	}
 	return pass(flow);
 }
 
@@ -138,6 +117,8 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	if (!egress) {
 		if ((skb->mark & MARK_MASK) == MARK_FROM_PROXY)
 			return pass(flow);
+		if (dns_expects(skb, scratch))
+			call(skb, CALL_DNS_ANSWER);
 		if (redirect_upstream(skb, packet))
 			return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	}
@@ -156,9 +137,12 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	if (audited)
 		send_event(flow, EVENT_DROP, -decision->verdict, egress, decision->identity,
 			   decision->rule, true);
-	if (decision->verdict == VERDICT_REDIRECT && packet->fragment)
-		return drop(flow, DROP_FRAGMENT_NOT_SUPPORTED, egress, decision->identity,
-			    decision->rule);
+	if (decision->verdict == VERDICT_REDIRECT) {
+		if (packet->fragment)
+			return drop(flow, DROP_FRAGMENT_NOT_SUPPORTED, egress, decision->identity,
+				    decision->rule);
+		try_kernel_dns(skb, scratch);
+	}
 	/*
 	 * Packet by packet are judged those to group and broadcast addresses, whose replies nobody
 	 * owns, and echo replies to no request, which must not open the way for one.

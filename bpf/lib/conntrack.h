@@ -103,7 +103,7 @@ static inline int ct_create(struct flow *flow, struct decision *decision, u32 fl
 		.generation = flow->endpoint.generation,
 		.identity = decision->identity,
 		.rule = decision->rule,
-		.l7_index = decision->l7_index,
+		.ruleset = decision->ruleset,
 		.last_event = flow->now / NS_PER_SECOND,
 		.flags = flags,
 	};

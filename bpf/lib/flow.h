@@ -27,7 +27,7 @@ struct decision {
 	u32 precedence;
 	u32 identity; /* of the peer: the one that decided, else the one of its address */
 	u32 rule;
-	u16 l7_index;
+	u32 ruleset; /* of DNS, for a redirect */
 	u8 l4_prefix;
 	bool found;
 	bool learned;
@@ -42,6 +42,7 @@ struct scratch {
 	struct flow flow;
 	struct packet packet;
 	struct decision decision;
+	bool known; /* conntrack has the flow */
 };
 
 #define SCRATCH_PACKET 0

@@ -4,6 +4,14 @@
 #define FQDNWALL_LAYOUTS_H
 
 #define LEARNED_SLOTS 4
+#define DNS_NAME_MAX 248
+#define DNS_ADDRESSES_MAX 64
+#define DNS_ADDRESSES_FEW 4
+#define DNS_EVENT_FEW_SIZE 392
+#define CALL_DNS_QUERY 0
+#define CALL_DNS_ANSWER 1
+#define CALL_DNS_RECORDS 2
+#define CALL_DNS_LEARN 3
 
 /* An IPv6 address in network order; IPv4 as ::ffff:a.b.c.d. */
 struct address {
@@ -44,6 +52,7 @@ enum {
 	EVENT_DROP = 0x1,
 	EVENT_TRACE = 0x4,
 	EVENT_POLICY_VERDICT = 0x5,
+	EVENT_DNS = 0x10,
 };
 
 enum {
@@ -60,6 +69,7 @@ enum {
 	DROP_INVALID_PACKET = 0x86,
 	DROP_CT_INVALID_HEADER = 0x87,
 	DROP_UNKNOWN_L3 = 0x8b,
+	DROP_MISSED_TAIL_CALL = 0x8c,
 	DROP_CT_CREATE_FAILED = 0x9b,
 	DROP_INVALID_EXTENSION_HEADER = 0x9c,
 	DROP_FRAGMENT_NOT_SUPPORTED = 0x9d,
@@ -75,6 +85,23 @@ enum {
 	DROP_PROXY_SPOOFED = 0xd2,
 };
 
+enum {
+	DNS_ALLOW = 0x1,
+	DNS_REFUSE = 0x2,
+	DNS_ASK = 0x3,
+};
+
+enum {
+	DNS_PATH_ALLOWED = 0x0,
+	DNS_PATH_REFUSED = 0x1,
+	DNS_PATH_UNDECIDED = 0x2,
+	DNS_PATH_ODD = 0x3,
+	DNS_PATH_NO_TREE = 0x4,
+	DNS_PATH_ANSWERED = 0x5,
+	DNS_PATH_TRUNCATED = 0x6,
+	DNS_PATH_UNMATCHED = 0x7,
+};
+
 /* Run-time settings, entry 0 of the `config` array. */
 struct node_config {
 	__be16 dns_udp4;
@@ -83,6 +110,11 @@ struct node_config {
 	__be16 dns_tcp6;
 	u32 events_per_second;
 	u32 trace_interval_seconds;
+	u32 dns_events_per_second;
+	u32 dns_min_ttl_seconds;
+	u8 dns_enabled;
+	u8 dns_refusal;
+	u16 pad;
 };
 
 /* What the datapath knows of the endpoint behind an interface (key: ifindex). */
@@ -145,9 +177,10 @@ struct policy_key {
 struct policy_value {
 	u32 precedence;
 	u32 rule;
-	u16 l7_index;
+	u32 ruleset;
 	u8 verdict;
 	u8 l4_prefix;
+	u16 pad;
 };
 
 /* A flow of an endpoint, the same for both of its directions. */
@@ -177,7 +210,9 @@ struct ct_value {
 	u32 flags;
 	u8 tx_tcp_flags;
 	u8 rx_tcp_flags;
-	u16 l7_index;
+	u16 pad;
+	u32 ruleset;
+	u32 pad2;
 };
 
 /* A datagram in fragments. */
@@ -247,6 +282,82 @@ struct event {
 	u16 pad2;
 };
 
+/* LPM key: the ruleset, then the name backwards, a zero behind each label. */
+struct dns_name_key {
+	u32 prefix_length;
+	u32 ruleset;
+	u8 name[248];
+};
+
+/* What holds at one place of a node: the name there, one label below, or deeper. */
+struct dns_place {
+	u32 action;
+	u32 identity;
+	u32 rule;
+};
+
+/* A node of the tree of names. */
+struct dns_node {
+	u32 labels;
+	struct dns_place places[3];
+};
+
+/* A query on its way, by all that its answer must match but the question. */
+struct dns_exchange_key {
+	struct address client;
+	struct address server;
+	__be16 client_port;
+	__be16 server_port;
+	u32 endpoint;
+	__be16 id;
+	u16 pad;
+};
+
+/* The question, and what its answer's addresses will mean. */
+struct dns_exchange {
+	u64 sent;
+	u32 identity;
+	u32 rule;
+	u16 type;
+	u16 name_size;
+	u32 pad;
+	u8 name[248];
+};
+
+/* Whose DNS messages are counted. */
+struct dns_stats_key {
+	u32 endpoint;
+	u32 path;
+};
+
+/* An address of an answer. */
+struct dns_address {
+	struct address address;
+};
+
+/* One exchange that the kernel settled; in the ring, ``addresses`` may be cut off behind 4. */
+struct dns_event {
+	u64 time;
+	u64 latency;
+	struct address client;
+	struct address server;
+	u32 endpoint;
+	u32 scope;
+	u32 identity;
+	u32 rule;
+	u32 ttl;
+	__be16 client_port;
+	__be16 server_port;
+	u8 event;
+	u8 path;
+	u16 qtype;
+	u8 rcode;
+	u8 count;
+	u16 name_size;
+	u8 name[248];
+	struct dns_address addresses[64];
+};
+
 /* Which labels an identity stands for (JSON). The kernel never reads it. */
 struct identity_record {
 	u8 json[2048];
@@ -271,8 +382,14 @@ BPF_F_TABLE("percpu_array", u32, struct counter, drop_stats, 512, 0);
 BPF_F_TABLE("lru_hash", u32, struct event_budget, budgets, 1, 0);
 BPF_F_TABLE("percpu_array", u32, u64, events_lost, 1, 0);
 BPF_RINGBUF_OUTPUT(events, 1);
+BPF_F_TABLE("hash", struct learned_key, struct learned_value, answers, 1, 1);
+BPF_F_TABLE("lpm_trie", struct dns_name_key, struct dns_node, dns_names, 1, 1);
+BPF_F_TABLE("lru_hash", struct dns_exchange_key, struct dns_exchange, dns_exchanges, 1, 0);
+BPF_F_TABLE("lru_percpu_hash", struct dns_stats_key, u64, dns_stats, 1, 0);
+BPF_F_TABLE("lru_hash", u32, struct event_budget, dns_budgets, 1, 0);
 BPF_F_TABLE("hash", u32, struct identity_record, identities, 1, 1);
 BPF_F_TABLE("hash", u32, struct endpoint_record, records, 1, 1);
 BPF_TABLE("hash_of_maps$policy_shape", u32, int, policies, 1);
+BPF_PROG_ARRAY(calls, 4);
 
 #endif

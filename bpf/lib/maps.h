@@ -8,6 +8,12 @@
 
 #include "layouts.h"
 
+/* Goes on in another program; returns only if that cannot be. */
+static inline void call(struct __sk_buff *skb, u32 program)
+{
+	calls.call(skb, program);
+}
+
 static inline struct node_config *node_config(void)
 {
 	u32 zero = 0;
@@ -39,6 +45,53 @@ static inline struct learned_value *learned_lookup(u32 scope, struct address *ad
 	struct learned_key key = {.scope = scope, .address = *address};
 
 	return learned.lookup(&key);
+}
+
+static inline struct learned_value *answer_lookup(u32 scope, struct address *address)
+{
+	struct learned_key key = {.scope = scope, .address = *address};
+
+	return answers.lookup(&key);
+}
+
+/* 0, or an error: it is there already, or the map is full. */
+static inline int answer_insert(u32 scope, struct address *address, struct learned_value *value)
+{
+	struct learned_key key = {.scope = scope, .address = *address};
+
+	return answers.insert(&key, value);
+}
+
+static inline struct dns_node *name_lookup(struct dns_name_key *key)
+{
+	return dns_names.lookup(key);
+}
+
+static inline struct dns_exchange *exchange_find(struct dns_exchange_key *key)
+{
+	return dns_exchanges.lookup(key);
+}
+
+static inline int exchange_store(struct dns_exchange_key *key, struct dns_exchange *value)
+{
+	return dns_exchanges.update(key, value);
+}
+
+static inline void exchange_remove(struct dns_exchange_key *key)
+{
+	dns_exchanges.delete(key);
+}
+
+static inline void count_dns(u32 endpoint, u32 path)
+{
+	struct dns_stats_key key = {.endpoint = endpoint, .path = path};
+	u64 one = 1;
+	u64 *count = dns_stats.lookup(&key);
+
+	if (count)
+		(*count)++;
+	else
+		dns_stats.update(&key, &one);
 }
 
 static inline void *policy_of(u32 endpoint)
@@ -109,18 +162,36 @@ static inline struct event_budget *budget_of(u32 endpoint)
 	return budgets.lookup_or_try_init(&endpoint, &fresh);
 }
 
-static inline struct event *event_reserve(void)
+static inline struct event_budget *dns_budget_of(u32 endpoint)
+{
+	struct event_budget fresh = {};
+
+	return dns_budgets.lookup_or_try_init(&endpoint, &fresh);
+}
+
+static inline void count_lost_event(void)
 {
 	u32 zero = 0;
-	struct event *event = events.ringbuf_reserve(sizeof(struct event));
-	u64 *lost;
+	u64 *lost = events_lost.lookup(&zero);
 
-	if (!event) {
-		lost = events_lost.lookup(&zero);
-		if (lost)
-			(*lost)++;
-	}
+	if (lost)
+		(*lost)++;
+}
+
+static inline struct event *event_reserve(void)
+{
+	struct event *event = events.ringbuf_reserve(sizeof(struct event));
+
+	if (!event)
+		count_lost_event();
 	return event;
+}
+
+/* In one piece, out of map memory. */
+static inline void event_output(void *event, u32 size)
+{
+	if (events.ringbuf_output(event, size, 0))
+		count_lost_event();
 }
 
 static inline void event_submit(struct event *event)

@@ -61,10 +61,23 @@ static inline void consult(void *policy, struct policy_key *key, u32 identity, b
 	best->precedence = value->precedence;
 	best->l4_prefix = value->l4_prefix;
 	best->rule = value->rule;
-	best->l7_index = value->l7_index;
+	best->ruleset = value->ruleset;
 	best->learned = from_learned;
 	if (identity)
 		best->identity = identity;
+}
+
+/* The FQDN identities of an address, as long as their time has not run out. */
+static inline void consult_learned(void *policy, struct policy_key *key,
+				   struct learned_value *value, struct flow *flow,
+				   struct decision *best)
+{
+	if (!value)
+		return;
+	for (int i = 0; i < LEARNED_SLOTS; i++) {
+		if (value->slots[i].identity && value->slots[i].expires > flow->now)
+			consult(policy, key, value->slots[i].identity, true, best);
+	}
 }
 
 /* `remembered` is the FQDN identity that let the flow in, if it is one that runs already. */
@@ -78,7 +91,6 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 		.protocol = flow->key.protocol,
 		.port = policy_port(flow, egress),
 	};
-	struct learned_value *value;
 	void *policy;
 	u32 address_identity;
 
@@ -95,12 +107,11 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 	consult(policy, &key, address_identity, false, best);
 	if (remembered)
 		consult(policy, &key, remembered, true, best);
-	value = egress ? learned_lookup(endpoint->scope, &flow->key.remote) : NULL;
-	if (value) {
-		for (int i = 0; i < LEARNED_SLOTS; i++) {
-			if (value->slots[i].identity && value->slots[i].expires > flow->now)
-				consult(policy, &key, value->slots[i].identity, true, best);
-		}
+	if (egress) {
+		consult_learned(policy, &key, learned_lookup(endpoint->scope, &flow->key.remote),
+				flow, best);
+		consult_learned(policy, &key, answer_lookup(endpoint->scope, &flow->key.remote),
+				flow, best);
 	}
 	if (!best->found)
 		best->verdict = endpoint->flags & enforcing ? -DROP_POLICY_DENIED : VERDICT_ALLOW;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -89,7 +90,10 @@ class AgentBackend:
                 subscribers=agent.broker.subscribers,
             ),
             problems=agent.all_problems(),
-            kernel_features={"tcx": agent.attach_mode == "tcx"},
+            kernel_features={
+                "tcx": agent.attach_mode == "tcx",
+                "kernel dns": agent.setup.kernel_dns,
+            },
         )
 
     async def endpoints(self) -> Sequence[Endpoint]:
@@ -177,26 +181,19 @@ class AgentBackend:
         return found
 
     def _endpoint(self, endpoint: EndpointState) -> Endpoint:
-        tally = self._agent.dns.get(endpoint.id)
-        counters = tally.counters() if tally else DnsCounters()
-        return views.endpoint(endpoint, self._firewall, counters)
+        return views.endpoint(endpoint, self._firewall, self._agent.dns_counters(endpoint.id))
 
     def _proxy(self) -> ProxyStatus:
         metrics, config = self._agent.proxy.metrics, self._agent.proxy.config
         ports = self._agent.proxy.ports
         numbers = {ports.udp_ipv4, ports.tcp_ipv4, ports.udp_ipv6, ports.tcp_ipv6} - {None}
-        tallies = self._agent.dns.values()
+        counters = [self._agent.dns_counters(number) for number in self._firewall.endpoints]
         cache = self._firewall.learning.cache
         return ProxyStatus(
             ports=tuple(sorted(n for n in numbers if n)),
             in_flight=metrics.in_flight,
             upstream=tuple(f"{host}:{port}" for host, port in config.upstream.aliases.values()),
-            dns=DnsCounters(
-                queries=sum(t.queries for t in tallies),
-                allowed=sum(t.allowed for t in tallies),
-                refused=sum(t.refused for t in tallies),
-                failed=sum(t.failed for t in tallies),
-            ),
+            dns=_total(counters),
             bounds=(
                 Usage("queries in flight", metrics.in_flight, config.engine.in_flight),
                 Usage("octets pending", metrics.pending_bytes, config.engine.pending_bytes),
@@ -210,6 +207,20 @@ class AgentBackend:
                 Usage("addresses learned", len(cache), cache.capacity, cache.evicted),
             ),
         )
+
+
+def _total(counters: Sequence[DnsCounters]) -> DnsCounters:
+    by_proxy: Counter[str] = Counter()
+    for each in counters:
+        by_proxy.update(each.by_proxy)
+    return DnsCounters(
+        queries=sum(each.queries for each in counters),
+        allowed=sum(each.allowed for each in counters),
+        refused=sum(each.refused for each in counters),
+        failed=sum(each.failed for each in counters),
+        by_kernel=sum(each.by_kernel for each in counters),
+        by_proxy=dict(by_proxy),
+    )
 
 
 def resident_bytes() -> int:

@@ -25,10 +25,12 @@ class Config:
     """Keys are the fields' names with hyphens; defaults hold where a key is missing.
 
     ``learning_scope``: ``endpoint`` (what one looked up opens nothing for another) or ``node``.
+    ``kernel_dns``: queries whose name is decided never leave the kernel.
     ``transparent_upstream``: servers see the client's own address.
     """
 
     learning_scope: str = "endpoint"
+    kernel_dns: bool = True
     dns_min_ttl_seconds: int = 1
     dns_reject_code: str = "refused"
     dns_in_flight: int = 16384

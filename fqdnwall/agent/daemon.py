@@ -177,6 +177,7 @@ class _Daemon:
             settings=Settings(
                 audit=self._options.audit, per_endpoint=config.learning_scope == "endpoint"
             ),
+            kernel_dns=config.kernel_dns,
             upstream=UpstreamPolicy(transparent=config.transparent_upstream),
             engine=EngineConfig(
                 refusal=config.refusal,

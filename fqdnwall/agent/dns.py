@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from cachetools import LRUCache
@@ -15,15 +16,27 @@ from dnsproxy.model import (
     Transport,
 )
 from fqdnwall.agent.firewall import Firewall
+from fqdnwall.agent.rulesets import NO_RULESET
 from fqdnwall.datapath.maps import MapFull
 from fqdnwall.endpoint.endpoint import Endpoint
 from fqdnwall.fqdn.cache import Address
+from fqdnwall.fqdn.ruleset import judge
 from fqdnwall.identity.allocator import IdentitiesExhausted
 from policies import Direction, DnsRuleSet, Identity, Protocol, Resolved, Verdict, lookup
 
 _PROTOCOLS = {Transport.UDP: Protocol.UDP, Transport.TCP: Protocol.TCP}
 RULE_SETS_KEPT = 4096
-_NO_RULES = DnsRuleSet(())
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The rules for one server, and the number of their tree in the kernel."""
+
+    dns: DnsRuleSet
+    number: int
+
+
+_NO_RULES = _Found(DnsRuleSet(()), NO_RULESET)
 
 
 class DnsPolicy:
@@ -32,7 +45,7 @@ class DnsPolicy:
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
         self._rule_sets: LRUCache[
-            tuple[int, SocketAddress, Transport], tuple[Resolved | None, DnsRuleSet]
+            tuple[int, SocketAddress, Transport], tuple[Resolved | None, _Found]
         ] = LRUCache(RULE_SETS_KEPT)
 
     def endpoint_of(self, address: str) -> int | None:
@@ -44,7 +57,11 @@ class DnsPolicy:
         endpoint = self._firewall.endpoints.get(query.endpoint)
         if endpoint is None:
             return Judgement(False)
-        rule = self._rule_set(endpoint, query.server, query.transport).decide(query.qname)
+        found = self._rule_set(endpoint, query.server, query.transport)
+        rule = found.dns.decide(query.qname)
+        if query.transport is Transport.UDP and endpoint.resolved and not endpoint.audit:
+            answer = judge(found.dns, endpoint.resolved.fqdn_selectors, query.qname)
+            self._firewall.rulesets.teach(found.number, query.qname, answer)
         if rule is None:
             return Judgement(endpoint.audit)
         return Judgement(True, str(rule))
@@ -55,9 +72,7 @@ class DnsPolicy:
         except (MapFull, IdentitiesExhausted, KeyError) as error:
             raise InstallError(f"{learned.qname}: {error}") from error
 
-    def _rule_set(
-        self, endpoint: Endpoint, server: SocketAddress, transport: Transport
-    ) -> DnsRuleSet:
+    def _rule_set(self, endpoint: Endpoint, server: SocketAddress, transport: Transport) -> _Found:
         key = (endpoint.id, server, transport)
         known = self._rule_sets.get(key)
         if known is None or known[0] is not endpoint.resolved:
@@ -65,7 +80,7 @@ class DnsPolicy:
             self._rule_sets[key] = known
         return known[1]
 
-    def _find(self, endpoint: Endpoint, server: SocketAddress, transport: Transport) -> DnsRuleSet:
+    def _find(self, endpoint: Endpoint, server: SocketAddress, transport: Transport) -> _Found:
         resolved = endpoint.resolved
         if resolved is None:
             return _NO_RULES
@@ -79,7 +94,8 @@ class DnsPolicy:
         )
         if found.verdict is not Verdict.REDIRECT or found.entry is None or not found.entry.l7_index:
             return _NO_RULES
-        return resolved.dns[found.entry.l7_index - 1]
+        index = found.entry.l7_index - 1
+        return _Found(resolved.dns[index], self._firewall.ruleset_of(resolved, index))
 
     def _candidates(self, endpoint: Endpoint, address: Address) -> list[Identity]:
         firewall = self._firewall

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from fqdnwall.agent.learning import Learning
+from fqdnwall.agent.rulesets import RuleSets
 from fqdnwall.datapath.delta import delta
 from fqdnwall.datapath.layouts import (
     EndpointAddress,
@@ -95,6 +96,8 @@ class Firewall:
         self._installed_ipcache = dict(maps.ipcache.items())
         self._by_address: dict[Address, Endpoint] = {}
         self._batches = 0
+        self.rulesets = RuleSets(maps.dns_names, self.rules, self.add_identity)
+        self.rulesets.start_after(_last_ruleset(maps))
         self.learning = Learning(self, clock)
 
     # ---- what is wanted ----
@@ -172,6 +175,7 @@ class Firewall:
                 self.maps.endpoints.delete(ifindex)
                 self.maps.policies.delete(info.id)
                 self.maps.records.delete(info.id)
+        self.rulesets.forget_strangers()
         for owned in self.maps.owned():
             endpoint = self.endpoints.get(owned.endpoint)
             if endpoint is None or bytes_address(owned.address) not in endpoint.place.addresses:
@@ -188,6 +192,10 @@ class Firewall:
         return found
 
     # ---- questions ----
+
+    def ruleset_of(self, resolved: Resolved, index: int) -> int:
+        """The number of the tree for one of the policy's DNS rule sets."""
+        return self.rulesets.number(resolved.dns[index], resolved.fqdn_selectors)
 
     def endpoint_of(self, address: Address) -> Endpoint | None:
         return self._by_address.get(address)
@@ -231,6 +239,9 @@ class Firewall:
             self._regenerate(endpoint)
         self._sync_ipcache(forget=True)
         self.learning.policies_changed()
+        self.rulesets.keep_only(
+            {value.ruleset for e in self.endpoints.values() for value in e.entries.values()}
+        )
         self._release()
 
     def _select(self, endpoint: Endpoint) -> tuple[Policy, ...]:
@@ -284,7 +295,9 @@ class Firewall:
         self._write_endpoint(endpoint)
 
     def _entries(self, endpoint: Endpoint, resolved: Resolved) -> PolicyMap:
-        entries = kernel_entries(resolved, self.rules)
+        entries = kernel_entries(
+            resolved, self.rules, lambda index: self.ruleset_of(resolved, index)
+        )
         if endpoint.audit:
             entries = dict(audited_dns(self.rules.number(AUDITED_DNS))) | entries
         return entries
@@ -346,7 +359,7 @@ class Firewall:
         """Give back the numbers that nothing refers to."""
         held: set[int] = {*RESERVED_IDENTITIES, *self._cidrs.values(), *self._resolvers.values()}
         held |= {endpoint.identity for endpoint in self.endpoints.values()}
-        held |= self.learning.identities_held()
+        held |= self.learning.identities_held() | self.rulesets.identities_held()
         for identity in [i for i in self.allocator.identities if i not in held]:
             self.allocator.release(identity)
         self._record_identities()
@@ -383,6 +396,11 @@ def _recorded_identities(maps: Maps) -> dict[Identity, Labels]:
         except ValueError:
             continue
     return found
+
+
+def _last_ruleset(maps: Maps) -> int:
+    """The highest number that an earlier agent's trees have."""
+    return max((key.ruleset for key, _ in maps.dns_names.items()), default=0)
 
 
 def _parse(text: str) -> Label:

@@ -22,7 +22,7 @@ from fqdnwall.datapath.layouts import (
     address_bytes,
     bytes_address,
 )
-from fqdnwall.fqdn.cache import Key, NameCache, Place, Record
+from fqdnwall.fqdn.cache import KERNEL, Key, NameCache, Place, Record
 from fqdnwall.fqdn.identities import fit, labels_for
 from policies import Labels, NameSelector, Resolved, fqdn_labels
 
@@ -36,6 +36,7 @@ JUDGED_NAMES = 65536
 COLLECT_AT_ONCE = 4096
 ADOPTED = "~"
 """Begins what stands in the place of a name that is not known: no name begins with it."""
+KEPT_SECONDS = 5
 NODE = 0
 """The scope of all endpoints together."""
 
@@ -49,6 +50,7 @@ class Learning:
         self.cache = NameCache(clock)
         self._identities: LRUCache[tuple[int, str], int] = LRUCache(JUDGED_NAMES)
         self._behind: set[Place] = set()
+        self._held_by_kernel: set[int] = set()
         self._merged: dict[Place, frozenset[int]] = {}
 
     def scope(self, endpoint_id: int) -> int:
@@ -63,8 +65,14 @@ class Learning:
         return tuple(found)
 
     def expected_labels(self, resolved: Resolved) -> Iterable[Labels]:
-        """Of identities worth having before the first name is asked: one for each selector."""
-        return [fqdn_labels([selector.text]) for selector in resolved.fqdn_selectors]
+        """Of identities worth having before the first name is asked.
+
+        One for each selector, and one for each set of them that the kernel's trees speak of.
+        """
+        single = {fqdn_labels([selector.text]) for selector in resolved.fqdn_selectors}
+        return single | self._firewall.rulesets.expected_labels(
+            resolved.dns, resolved.fqdn_selectors
+        )
 
     def identity_of(self, scope: int, name: str) -> int:
         """The identity of the name's addresses; 0 when no selector matches the name."""
@@ -95,6 +103,27 @@ class Learning:
             self.cache.put(Record(key, identity, ttl, now, now + ttl, source))
             if identity:
                 self._write((scope, address))
+
+    def learned_by_kernel(
+        self,
+        scope: int,
+        name: str,
+        identity: int,
+        addresses: Sequence[Address],
+        ttl: int,
+        at: float,
+    ) -> None:
+        """Note what the kernel has put into its own map; ``at`` is when, on the boot clock."""
+        for address in addresses:
+            key = Key(scope, name, address)
+            known = self.cache.get(key)
+            if known is None or known.source == KERNEL or known.expires_at < at + ttl:
+                self.cache.put(Record(key, identity, ttl, at, at + ttl, KERNEL))
+
+    def collect_kernel(self) -> int:
+        """Take what has run out off the kernel's own map; how many entries that were."""
+        before = int((self._clock() - KEPT_SECONDS) * NS_PER_SECOND)
+        return self._firewall.maps.collector.collect(before)
 
     def collect(self) -> int:
         """Take what has run out off the kernel's map, some at a time; how much is left."""
@@ -130,17 +159,15 @@ class Learning:
                 if slot.identity in known and expires > max(now, held.get(slot.identity, 0)):
                     name = f"{ADOPTED}{slot.identity}"
                     ttl = int(expires - now)
-                    self.cache.put(
-                        Record(
-                            Key(*place[:1], name, place[1]),
-                            slot.identity,
-                            ttl,
-                            now,
-                            expires,
-                            "kernel",
-                        )
-                    )
+                    adopted = Key(place[0], name, place[1])
+                    self.cache.put(Record(adopted, slot.identity, ttl, now, expires, "proxy"))
             self._behind.add(place)
+        self._held_by_kernel = {
+            slot.identity
+            for _, value in self._firewall.maps.answers.items()
+            for slot in value.slots
+            if slot.expires > now * NS_PER_SECOND
+        }
 
     def _identity_now(self, scope: int, name: str) -> int:
         if name.startswith(ADOPTED):
@@ -161,7 +188,7 @@ class Learning:
     def identities_held(self) -> set[int]:
         """Those that records or expectations refer to, and those in the kernel's map."""
         held = {record.identity for record in self.cache.records()}
-        held.update(*self._merged.values())
+        held.update(self._held_by_kernel, *self._merged.values())
         for endpoint in self._firewall.endpoints.values():
             if endpoint.resolved:
                 for labels in self.expected_labels(endpoint.resolved):

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from dnsproxy.model import Answered, Failed, Judged, Record
 from fqdnwall.agent.clock import rfc3339
 from fqdnwall.agent.firewall import Firewall
+from fqdnwall.agent.kerneldns import KernelDns
 from fqdnwall.agent.translate import (
     ICMP_NUMBERS,
     names_of,
@@ -26,7 +27,15 @@ from fqdnwall.api.report import (
     QueryCount,
     QueryOutcome,
 )
-from fqdnwall.datapath.layouts import CtFlag, CtKey, CtValue, Event, EventType, bytes_address
+from fqdnwall.datapath.layouts import (
+    CtFlag,
+    CtKey,
+    CtValue,
+    DnsPath,
+    Event,
+    EventType,
+    bytes_address,
+)
 from fqdnwall.identity.allocator import label_texts
 
 MAX_DISTINCT = 10_000
@@ -87,6 +96,16 @@ class Collector:
             case Failed(question=question):
                 if question is not None:
                     self._query(record, QueryOutcome.FAILED, "")
+
+    def kernel_dns(self, event: KernelDns) -> None:
+        """An exchange that the kernel settled."""
+        if event.path is DnsPath.TRUNCATED:
+            return  # the client asks again over TCP, and that counts
+        refused = event.path is DnsPath.REFUSED
+        outcome = QueryOutcome.REFUSED if refused else QueryOutcome.ALLOWED
+        rule = "" if refused else self._firewall.rules.text(event.rule)
+        self._count(_Query(event.qname, event.qtype, outcome, rule, event.server[0]))
+        self._learn(event.qname, [(a, event.ttl) for a in event.addresses], event.at)
 
     def kernel(self, event: Event) -> None:
         """A record of the ring buffer."""
@@ -207,13 +226,18 @@ class Collector:
         question = record.question
         if question is None:
             return
-        key = _Query(question.qname, question.qtype, outcome, rule, question.server[0])
+        self._count(_Query(question.qname, question.qtype, outcome, rule, question.server[0]))
+
+    def _count(self, key: _Query) -> None:
         if key not in self._queries and len(self._queries) >= MAX_DISTINCT:
             self.omitted["queries"] += 1
             return
         self._queries[key] = self._queries.get(key, 0) + 1
 
     def _learn(self, name: str, addresses: Iterable[tuple[object, int]], now: float) -> None:
+        addresses = list(addresses)
+        if not addresses:
+            return
         known = self._names.get(name)
         if known is None:
             if len(self._names) >= MAX_DISTINCT:

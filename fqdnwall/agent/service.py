@@ -26,12 +26,13 @@ from dnsproxy.sockets import Ports
 from fqdnwall.agent.clock import boot_seconds, rfc3339
 from fqdnwall.agent.dns import DnsPolicy
 from fqdnwall.agent.firewall import Firewall, Settings
+from fqdnwall.agent.kerneldns import KernelDns, read_dns_event
 from fqdnwall.agent.reporting import Collector
-from fqdnwall.agent.translate import dns_event, kernel_event
+from fqdnwall.agent.translate import dns_event, kernel_dns_event, kernel_event
 from fqdnwall.api.broker import EventBroker
 from fqdnwall.api.models import DnsCounters, Problem
 from fqdnwall.datapath import libbpf
-from fqdnwall.datapath.layouts import Event, Mark, NodeConfig
+from fqdnwall.datapath.layouts import DnsPath, Event, Mark, NodeConfig
 from fqdnwall.datapath.loader import Datapath
 from fqdnwall.datapath.maps import Maps
 from fqdnwall.netlink.tc import Hook, attach_bpf, detach_bpf
@@ -39,8 +40,11 @@ from fqdnwall.netlink.tc import Hook, attach_bpf, detach_bpf
 COLLECT_SECONDS = 1.0
 EVENTS_SECONDS = 0.02
 """Between two readings of the ring buffer: what comes in between is read at once."""
+SERVFAIL = 2
 EVENTS_PER_SECOND = 20_000
 TRACE_INTERVAL_SECONDS = 5
+DNS_EVENTS_PER_SECOND = 5_000
+COLLECT_KERNEL_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,16 @@ class Setup:
     setting: str  # "run" or "agent"
     socket: Path
     settings: Settings = field(default_factory=Settings)
+    kernel_dns: bool = True
     upstream: UpstreamPolicy = field(default_factory=UpstreamPolicy)
     engine: EngineConfig = field(default_factory=lambda: EngineConfig(min_ttl_seconds=1))
+
+
+REASONS = {
+    DnsPath.UNDECIDED: "name to be asked about",
+    DnsPath.ODD: "form",
+    DnsPath.NO_TREE: "kernel path off",
+}
 
 
 class Clsact:
@@ -76,8 +88,9 @@ class DnsTally:
     refused: int = 0
     failed: int = 0
 
-    def counters(self) -> DnsCounters:
-        return DnsCounters(self.queries, self.allowed, self.refused, self.failed, 0, {})
+    def kernel(self, event: KernelDns) -> None:
+        """What the kernel did is counted by the kernel; see ``dns_counters``."""
+        self.failed += event.rcode == SERVFAIL
 
 
 class Agent:
@@ -136,14 +149,51 @@ class Agent:
     def drain_events(self, ring: libbpf.Ring) -> None:
         """Hand on what the ring holds now."""
         for raw in ring.consume():
-            event = Event.unpack(raw)
             self.events_seen += 1
+            if len(raw) != Event.size():
+                self._kernel_dns(read_dns_event(raw))
+                continue
+            event = Event.unpack(raw)
             self.collector.kernel(event)
             if self.broker.subscribers:
                 self.broker.publish(kernel_event(event, self.firewall))
 
+    def _kernel_dns(self, event: KernelDns) -> None:
+        """An exchange that the kernel settled."""
+        tally = self.dns.setdefault(event.endpoint, DnsTally())
+        tally.kernel(event)
+        if event.addresses:
+            self.firewall.learning.learned_by_kernel(
+                event.scope, event.qname, event.identity, event.addresses, event.ttl, event.at
+            )
+        self.collector.kernel_dns(event)
+        if self.broker.subscribers:
+            self.broker.publish(kernel_dns_event(event, self.firewall))
+
     def all_problems(self) -> tuple[Problem, ...]:
         return tuple(problem for found in self.problems.values() for problem in found)
+
+    def dns_counters(self, endpoint_id: int) -> DnsCounters:
+        """One endpoint's queries: the proxy's books and the kernel's counters together."""
+        tally = self.dns.get(endpoint_id, DnsTally())
+        paths = {
+            path: count
+            for (endpoint, path), count in self.firewall.maps.dns_counters().items()
+            if endpoint == endpoint_id
+        }
+        allowed, refused = paths.get(DnsPath.ALLOWED, 0), paths.get(DnsPath.REFUSED, 0)
+        reasons = {REASONS[path]: n for path, n in paths.items() if path in REASONS}
+        tcp = tally.queries - sum(reasons.values())
+        if tcp > 0:
+            reasons["tcp"] = tcp
+        return DnsCounters(
+            queries=tally.queries + allowed + refused,
+            allowed=tally.allowed + allowed,
+            refused=tally.refused + refused,
+            failed=tally.failed,
+            by_kernel=allowed + refused,
+            by_proxy=reasons,
+        )
 
     def set_problems(self, about: str, problems: Iterable[Problem]) -> None:
         self.problems[about] = tuple(problems)
@@ -157,6 +207,11 @@ class Agent:
                 dns_tcp6=ports.tcp_ipv6 or 0,
                 events_per_second=EVENTS_PER_SECOND,
                 trace_interval_seconds=TRACE_INTERVAL_SECONDS,
+                dns_events_per_second=DNS_EVENTS_PER_SECOND,
+                dns_min_ttl_seconds=self.setup.engine.min_ttl_seconds,
+                dns_enabled=int(self.setup.kernel_dns),
+                dns_refusal=self.setup.engine.refusal.value,
+                pad=0,
             )
         )
 
@@ -171,8 +226,12 @@ class Agent:
             self.drain_events(ring)
 
     async def _collect(self) -> None:
+        next_kernel = trio.current_time() + COLLECT_KERNEL_SECONDS
         while True:
             await trio.sleep(COLLECT_SECONDS)
+            if trio.current_time() >= next_kernel:
+                next_kernel += COLLECT_KERNEL_SECONDS
+                await trio.to_thread.run_sync(self.firewall.learning.collect_kernel)
             while self.firewall.learning.collect():
                 await trio.lowlevel.checkpoint()
 

@@ -10,10 +10,11 @@ from ipaddress import ip_address
 from dnsproxy.model import Answered, Failed, Judged, Question, Record
 from fqdnwall.agent.clock import rfc3339
 from fqdnwall.agent.firewall import Firewall
+from fqdnwall.agent.kerneldns import KernelDns
 from fqdnwall.api.events import DnsExchange, EventType, Peer
 from fqdnwall.api.events import Event as ApiEvent
 from fqdnwall.api.models import Direction, PolicyVerdict
-from fqdnwall.datapath.layouts import CtState, DropReason, Event, bytes_address
+from fqdnwall.datapath.layouts import CtState, DnsPath, DropReason, Event, bytes_address
 from fqdnwall.datapath.layouts import EventType as KernelType
 from fqdnwall.datapath.layouts import Verdict as KernelVerdict
 from fqdnwall.identity.allocator import label_texts
@@ -186,6 +187,39 @@ def dns_event(record: Record, firewall: Firewall, now: str) -> ApiEvent | None:
         audited=verdict is PolicyVerdict.AUDIT,
         dns=exchange,
         message=message,
+    )
+
+
+def kernel_dns_event(event: KernelDns, firewall: Firewall) -> ApiEvent:
+    """An exchange that the kernel settled, in words."""
+    endpoint = firewall.endpoints.get(event.endpoint)
+    identity = firewall.identity_of(ip_address(event.server[0]))
+    refused = event.path is DnsPath.REFUSED
+    return ApiEvent(
+        type=EventType.DNS,
+        time=rfc3339(event.at),
+        endpoint_id=event.endpoint,
+        endpoint_name=endpoint.subject.name if endpoint else "",
+        direction=Direction.EGRESS,
+        observation_point="from-endpoint" if refused else "to-endpoint",
+        interface=endpoint.place.interface if endpoint else "",
+        protocol="UDP",
+        source=Peer(*event.client, endpoint.identity if endpoint else 0, event.endpoint),
+        destination=Peer(
+            *event.server, identity, labels=label_texts(firewall.allocator.labels_of(identity))
+        ),
+        verdict=PolicyVerdict.DENY if refused else PolicyVerdict.ALLOW,
+        rule=firewall.rules.text(event.rule),
+        dns=DnsExchange(
+            qname=event.qname,
+            qtype=qtype_name(event.qtype),
+            rcode=rcode_name(event.rcode),
+            addresses=tuple(str(address) for address in event.addresses),
+            ttl=event.ttl if event.addresses else None,
+            latency_seconds=None if refused else event.latency_seconds,
+            by="kernel",
+        ),
+        message="sent on truncated" if event.path is DnsPath.TRUNCATED else "",
     )
 
 

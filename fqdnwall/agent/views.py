@@ -56,9 +56,15 @@ from policies import Policy
 from policies.labels import FQDN
 from policies.names import NameKind
 
-COUNTED_MAPS = frozenset({"endpoints", "endpoint_ips", "ipcache", "learned", "policies"})
+COUNTED_MAPS = frozenset(
+    {"endpoints", "endpoint_ips", "ipcache", "learned", "answers", "dns_names", "policies"}
+)
 """Small enough, or kept by us: their entries are counted on request."""
 
+_HOOKS = {
+    name: "ingress" if attach_type == libbpf.TCX_INGRESS else "egress"
+    for name, attach_type in HOOKS.items()
+}
 _VERDICTS = {
     Verdict.ALLOW: PolicyVerdict.ALLOW,
     Verdict.DENY: PolicyVerdict.DENY,
@@ -285,7 +291,7 @@ def ipcache_entries(firewall: Firewall) -> list[IpcacheEntry]:
 
 def learned(firewall: Firewall, now: float) -> list[LearnedEntry]:
     found = []
-    for key, value in firewall.maps.learned.items():
+    for key, value in (*firewall.maps.learned.items(), *firewall.maps.answers.items()):
         address = str(bytes_address(key.address))
         for slot in value.slots:
             if not slot.identity:
@@ -312,8 +318,8 @@ def programs(agent: Agent) -> list[ProgInfo]:
     found = []
     for name, fd in agent.datapath.programs.items():
         info = libbpf.program_info(fd)
-        direction = "ingress" if HOOKS[name] == libbpf.TCX_INGRESS else "egress"
-        for ifindex in list(interfaces) or [0]:
+        hook = _HOOKS.get(name, "")
+        for ifindex in (list(interfaces) or [0]) if hook else [0]:
             found.append(
                 ProgInfo(
                     name=info.name,
@@ -321,7 +327,7 @@ def programs(agent: Agent) -> list[ProgInfo]:
                     type="sched_cls",
                     tag=info.tag,
                     interface=interfaces.get(ifindex, ""),
-                    hook=f"{direction} ({agent.attach_mode})" if ifindex else "",
+                    hook=f"{hook} ({agent.attach_mode})" if ifindex else "tail call" * (not hook),
                     instructions=info.xlated_bytes // 8,
                     verified_instructions=info.verified or None,
                     jited_bytes=info.jited_bytes,

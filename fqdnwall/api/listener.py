@@ -39,7 +39,7 @@ class TimedStream(trio.abc.HalfCloseableStream):
         self.socket = stream.socket
         """Hypercorn asks it for the addresses of both ends."""
 
-    async def send_all(self, data: bytes | memoryview[int]) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview[int]) -> None:
         with trio.move_on_after(WRITE_SECONDS) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from fqdnwall.datapath import libbpf
-from fqdnwall.datapath.loader import Datapath
+from fqdnwall.datapath.loader import LINKS, Datapath
 
 HOOKS = {"from_endpoint": libbpf.TCX_INGRESS, "to_endpoint": libbpf.TCX_EGRESS}
 
@@ -41,7 +41,7 @@ def attach(datapath: Datapath, ifindex: int, clsact: Clsact) -> str:
 
 
 def _attach_link(datapath: Datapath, ifindex: int, name: str, attach_type: int) -> None:
-    path = datapath.pins / "links" / f"{ifindex}-{name}"
+    path = datapath.pins / LINKS / f"{ifindex}-{name}"
     program = datapath.programs[name]
     with contextlib.suppress(FileNotFoundError):
         link = libbpf.pinned(str(path))
@@ -68,7 +68,7 @@ def detach(datapath: Datapath, ifindex: int, clsact: Clsact) -> None:
     They are off when this returns: a link whose pin is removed is released some time later.
     """
     for name in HOOKS:
-        path = datapath.pins / "links" / f"{ifindex}-{name}"
+        path = datapath.pins / LINKS / f"{ifindex}-{name}"
         with contextlib.suppress(FileNotFoundError):
             link = libbpf.pinned(str(path))
             try:
@@ -81,5 +81,5 @@ def detach(datapath: Datapath, ifindex: int, clsact: Clsact) -> None:
 
 def attached(datapath: Datapath) -> Iterator[int]:
     """Interface indices that have a pinned link."""
-    seen = {int(entry.name.split("-")[0]) for entry in (datapath.pins / "links").iterdir()}
+    seen = {int(entry.name.split("-")[0]) for entry in (datapath.pins / LINKS).iterdir()}
     yield from sorted(seen)

@@ -23,7 +23,7 @@ from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import MAPS, POLICY_SHAPE, PROGRAMS
 from fqdnwall.datapath.source import KERNEL, source
 
-ENTRY = "endpoint.c"
+ENTRY = "datapath.c"
 CACHE = Path("/var/cache/fqdnwall")
 _HEADERS = ("/usr/include", f"/usr/include/{platform.machine()}-linux-gnu")
 FLAGS = (

@@ -14,10 +14,25 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from fqdnwall.datapath.layout import U8, U16, U32, U64, Address, Array, Be16, Layout, Octets
+from fqdnwall.datapath.layout import (
+    ADDRESS_BYTES,
+    U8,
+    U16,
+    U32,
+    U64,
+    Address,
+    Array,
+    Be16,
+    Layout,
+    Octets,
+)
 
 HEADER = Path(__file__).parents[2] / "bpf" / "lib" / "layouts.h"
 LEARNED_SLOTS = 4
+DNS_NAME_MAX = 248
+"""Octets of a name that the kernel's tree can hold: a longer one is for the proxy."""
+DNS_ADDRESSES_MAX = 64
+"""Of one answer; one with more is sent on truncated."""
 
 
 def address_bytes(address: IPv4Address | IPv6Address | str) -> bytes:
@@ -78,6 +93,28 @@ class EventType(IntEnum):
     DROP = 1
     TRACE = 4
     POLICY_VERDICT = 5
+    DNS = 16
+
+
+class DnsAction(IntEnum):
+    """What holds for a name at its place in the tree."""
+
+    ALLOW = 1
+    REFUSE = 2
+    ASK = 3
+
+
+class DnsPath(IntEnum):
+    """What became of a DNS message: the index of its counter, and of its event."""
+
+    ALLOWED = 0  # queries that the kernel settled
+    REFUSED = 1
+    UNDECIDED = 2  # queries for the proxy: the name is to be asked about
+    ODD = 3  # not of a form that the kernel reads
+    NO_TREE = 4  # the kernel path is off, or has no tree for these rules
+    ANSWERED = 5  # answers
+    TRUNCATED = 6  # too much, or of an odd form: the client asks again over TCP
+    UNMATCHED = 7  # answers to no query; they are dropped
 
 
 class CtState(IntEnum):
@@ -98,6 +135,7 @@ class DropReason(IntEnum):
     INVALID_PACKET = 134
     CT_INVALID_HEADER = 135
     UNKNOWN_L3 = 139
+    MISSED_TAIL_CALL = 140
     CT_CREATE_FAILED = 155
     INVALID_EXTENSION_HEADER = 156
     FRAGMENT_NOT_SUPPORTED = 157
@@ -123,6 +161,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.INVALID_PACKET: "Invalid packet",
     DropReason.CT_INVALID_HEADER: "CT: Truncated or invalid header",
     DropReason.UNKNOWN_L3: "Unsupported L3 protocol",
+    DropReason.MISSED_TAIL_CALL: "Missed tail call",
     DropReason.CT_CREATE_FAILED: "CT: Map insertion failed",
     DropReason.INVALID_EXTENSION_HEADER: "Invalid IPv6 extension header",
     DropReason.FRAGMENT_NOT_SUPPORTED: "IP fragmentation not supported",
@@ -150,6 +189,11 @@ class NodeConfig(Layout):
     dns_tcp6: Be16
     events_per_second: U32  # for each endpoint; what is above is counted, not sent
     trace_interval_seconds: U32  # between two trace events of a flow that changes no flag
+    dns_events_per_second: U32  # for each endpoint
+    dns_min_ttl_seconds: U32
+    dns_enabled: U8  # 1: the kernel settles DNS itself where it can
+    dns_refusal: U8  # the RCODE
+    pad: U16
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +287,10 @@ class PolicyValue(Layout):
     C_NAME: ClassVar[str] = "policy_value"
     precedence: U32
     rule: U32
-    l7_index: U16
+    ruleset: U32  # of DNS; 0: the proxy judges alone
     verdict: U8
     l4_prefix: U8  # bits of protocol and port that count, 0..24
+    pad: U16
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +326,9 @@ class CtValue(Layout):
     flags: U32  # CtFlag
     tx_tcp_flags: U8
     rx_tcp_flags: U8
-    l7_index: U16
+    pad: U16
+    ruleset: U32
+    pad2: U32
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +357,76 @@ class FragmentValue(Layout):
     icmp_type: U8
     icmp_code: U8
     pad: U8
+
+
+@dataclass(frozen=True, slots=True)
+class DnsNameKey(Layout):
+    """LPM key: the ruleset, then the name backwards, a zero behind each label.
+
+    No label holds a zero, so a prefix that ends on one ends on a label. ``prefix_length`` counts
+    in bits, those of the ruleset included.
+    """
+
+    C_NAME: ClassVar[str] = "dns_name_key"
+    prefix_length: U32
+    ruleset: U32
+    name: Annotated[bytes, Octets(DNS_NAME_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsPlace(Layout):
+    """What holds at one place of a node: the name there, one label below, or deeper."""
+
+    C_NAME: ClassVar[str] = "dns_place"
+    action: U32  # DnsAction
+    identity: U32  # FQDN identity of the answer's addresses; 0: they mean nothing to policy
+    rule: U32
+
+
+@dataclass(frozen=True, slots=True)
+class DnsNode(Layout):
+    """A node of the tree of names."""
+
+    C_NAME: ClassVar[str] = "dns_node"
+    labels: U32  # of the node's own name
+    places: Annotated[tuple[DnsPlace, ...], Array(DnsPlace, 3)]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsExchangeKey(Layout):
+    """A query on its way, by all that its answer must match but the question."""
+
+    C_NAME: ClassVar[str] = "dns_exchange_key"
+    client: Address
+    server: Address
+    client_port: Be16
+    server_port: Be16
+    endpoint: U32
+    id: Be16
+    pad: U16
+
+
+@dataclass(frozen=True, slots=True)
+class DnsExchange(Layout):
+    """The question, and what its answer's addresses will mean."""
+
+    C_NAME: ClassVar[str] = "dns_exchange"
+    sent: U64  # boot clock, ns
+    identity: U32
+    rule: U32
+    type: U16
+    name_size: U16  # octets of the key's name and the root's
+    pad: U32
+    name: Annotated[bytes, Octets(DNS_NAME_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsStatsKey(Layout):
+    """Whose DNS messages are counted."""
+
+    C_NAME: ClassVar[str] = "dns_stats_key"
+    endpoint: U32
+    path: U32  # DnsPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +486,43 @@ class Event(Layout):
     pad2: U16
 
 
+@dataclass(frozen=True, slots=True)
+class DnsAddress(Layout):
+    """An address of an answer."""
+
+    C_NAME: ClassVar[str] = "dns_address"
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class DnsEvent(Layout):
+    """One exchange that the kernel settled; in the ring, ``addresses`` may be cut off behind 4."""
+
+    C_NAME: ClassVar[str] = "dns_event"
+    time: U64  # boot clock, ns
+    latency: U64  # ns, of an answer
+    client: Address
+    server: Address
+    endpoint: U32
+    scope: U32
+    identity: U32
+    rule: U32
+    ttl: U32  # seconds, as it was installed
+    client_port: Be16
+    server_port: Be16
+    event: U8  # EventType.DNS, at the place of Event.type
+    path: U8  # DnsPath
+    qtype: U16
+    rcode: U8
+    count: U8  # of addresses
+    name_size: U16
+    name: Annotated[bytes, Octets(DNS_NAME_MAX)]
+    addresses: Annotated[tuple[DnsAddress, ...], Array(DnsAddress, DNS_ADDRESSES_MAX)]
+
+
+DNS_ADDRESSES_FEW = 4
+DNS_EVENT_FEW_SIZE = DnsEvent.size() - ADDRESS_BYTES * (DNS_ADDRESSES_MAX - DNS_ADDRESSES_FEW)
+"""Octets of a ``DnsEvent`` with so few addresses, padding included."""
 IDENTITY_RECORD_BYTES = 2048
 ENDPOINT_RECORD_BYTES = 4096
 
@@ -394,6 +548,7 @@ class MapType(IntEnum):
 
     HASH = 1
     ARRAY = 2
+    PROG_ARRAY = 3
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LRU_PERCPU_HASH = 10
@@ -476,12 +631,20 @@ MAPS: tuple[MapSpec, ...] = (
     MapSpec("budgets", MapType.LRU_HASH, "u32", EventBudget, 4096),
     MapSpec("events_lost", MapType.PERCPU_ARRAY, "u32", "u64", 1),
     MapSpec("events", MapType.RINGBUF, "u32", "u32", 1 << 20),
+    MapSpec("answers", MapType.HASH, LearnedKey, LearnedValue, 524288, NO_PREALLOC),
+    MapSpec("dns_names", MapType.LPM_TRIE, DnsNameKey, DnsNode, 65536, NO_PREALLOC),
+    MapSpec("dns_exchanges", MapType.LRU_HASH, DnsExchangeKey, DnsExchange, 16384),
+    MapSpec("dns_stats", MapType.LRU_PERCPU_HASH, DnsStatsKey, "u64", 16384),
+    MapSpec("dns_budgets", MapType.LRU_HASH, "u32", EventBudget, 4096),
     MapSpec("identities", MapType.HASH, "u32", IdentityRecord, 65536, NO_PREALLOC),
     MapSpec("records", MapType.HASH, "u32", EndpointRecord, 4096, NO_PREALLOC),
     MapSpec("policies", MapType.HASH_OF_MAPS, "u32", "u32", 4096),
 )
 
-PROGRAMS = ("from_endpoint", "to_endpoint")
+TAIL_CALLS = {"dns_query": 0, "dns_answer": 1, "dns_records": 2, "dns_learn": 3}
+"""Index in the programs' own `calls` array."""
+CALLS = "calls"
+PROGRAMS = ("from_endpoint", "to_endpoint", *TAIL_CALLS)
 
 STRUCTS: tuple[type[Layout], ...] = (
     NodeConfig,
@@ -502,6 +665,14 @@ STRUCTS: tuple[type[Layout], ...] = (
     Counter,
     EventBudget,
     Event,
+    DnsNameKey,
+    DnsPlace,
+    DnsNode,
+    DnsExchangeKey,
+    DnsExchange,
+    DnsStatsKey,
+    DnsAddress,
+    DnsEvent,
     IdentityRecord,
     EndpointRecord,
 )
@@ -513,6 +684,8 @@ ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
     ("EVENT", EventType),
     ("CT_STATE", CtState),
     ("DROP", DropReason),
+    ("DNS", DnsAction),
+    ("DNS_PATH", DnsPath),
 )
 
 
@@ -525,6 +698,11 @@ def header() -> str:
         "#define FQDNWALL_LAYOUTS_H",
         "",
         f"#define LEARNED_SLOTS {LEARNED_SLOTS}",
+        f"#define DNS_NAME_MAX {DNS_NAME_MAX}",
+        f"#define DNS_ADDRESSES_MAX {DNS_ADDRESSES_MAX}",
+        f"#define DNS_ADDRESSES_FEW {DNS_ADDRESSES_FEW}",
+        f"#define DNS_EVENT_FEW_SIZE {DNS_EVENT_FEW_SIZE}",
+        *(f"#define CALL_{name.upper()} {index}" for name, index in TAIL_CALLS.items()),
         "",
         "/* An IPv6 address in network order; IPv4 as ::ffff:a.b.c.d. */",
         "struct address {\n\tu32 word[4];\n};\n",
@@ -537,6 +715,7 @@ def header() -> str:
         "/* The maps. Sizes here are the least that compile: the loader makes the real ones. */"
     )
     parts += [spec.c() for spec in (POLICY_SHAPE, *MAPS)]
+    parts.append(f"BPF_PROG_ARRAY({CALLS}, {len(TAIL_CALLS)});")
     parts += ["", "#endif"]
     return "\n".join(parts) + "\n"
 

@@ -8,6 +8,7 @@ errno. Keys and values are ``bytes``.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -400,6 +401,37 @@ def batch_items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes
         if number == 2:  # ENOENT: the end
             return
         first = False
+
+
+NO_BATCHES = frozenset({errno.EINVAL, errno.EOPNOTSUPP, 524})  # 524 is the kernel's ENOTSUPP
+
+
+def all_items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Every item of a map, in batches where the kernel has them for its type."""
+    try:
+        yield from batch_items(fd, key_size, value_size)
+    except OSError as error:
+        if error.errno not in NO_BATCHES:
+            raise
+    else:
+        return
+    for key in keys(fd, key_size):
+        value = lookup(fd, key, value_size)
+        if value is not None:
+            yield key, value
+
+
+def take(fd: int, key: bytes, value_size: int) -> bytes | None:
+    """Look up and delete in one step; before Linux 5.14 in two. None if the key is not there."""
+    value = ctypes.create_string_buffer(value_size)
+    result = _library().bpf_map_lookup_and_delete_elem(fd, key, value)
+    if result == 0:
+        return value.raw
+    if ctypes.get_errno() == errno.ENOENT:
+        return None
+    found = lookup(fd, key, value_size)
+    delete(fd, key)
+    return found
 
 
 def update_batch(fd: int, items: list[tuple[bytes, bytes]]) -> None:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fqdnwall.datapath import compiler, libbpf
-from fqdnwall.datapath.layouts import MAPS, POLICY_SHAPE, MapSpec, MapType
+from fqdnwall.datapath.layouts import CALLS, MAPS, POLICY_SHAPE, TAIL_CALLS, MapSpec, MapType
 
 BPF_FS = Path("/sys/fs/bpf")
 ROOT = BPF_FS / "fqdnwall"
+LINKS = "links"
+PRIVATE = "private"
 
 
 class LoadError(Exception):
@@ -46,7 +49,7 @@ def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
     pins = ROOT / instance
     try:
         pins.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (pins / "links").mkdir(exist_ok=True)
+        (pins / LINKS).mkdir(exist_ok=True)
     except OSError as error:
         raise LoadError(
             f"cannot make {pins}: {error.strerror}. "
@@ -55,19 +58,44 @@ def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
     sizes = sizes or {}
     try:
         maps = {spec.name: _map(spec, pins, sizes.get(spec.name)) for spec in MAPS}
-        private = {
-            name: libbpf.map_create(kind, name, key, value, entries, flags)
-            for name, (kind, key, value, entries, flags) in compiled["private"].items()
-        }
+        private = _private_maps(compiled["private"], pins)
         programs = {
             name: _program(name, program, {**maps, **private}, pins)
             for name, program in compiled["programs"].items()
         }
+        for name, index in TAIL_CALLS.items():
+            libbpf.update(private[CALLS], _u32(index), _u32(programs[name]))
     except OSError as error:
         raise LoadError(f"the kernel refuses the datapath: {error}") from error
     for fd in private.values():
         os.close(fd)
     return Datapath(pins, maps, programs)
+
+
+def _private_maps(shapes: Mapping[str, list[int]], pins: Path) -> dict[str, int]:
+    """The maps that only the programs know, pinned by the digest of the code they belong to.
+
+    Programs of one version share them: an attached one may call one that was loaded later. Those
+    of another version keep theirs until ``prune``.
+    """
+    folder = pins / PRIVATE / compiler.digest()
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, (kind, key, value, entries, flags) in shapes.items():
+        path = str(folder / name)
+        try:
+            found[name] = libbpf.pinned(path)
+        except FileNotFoundError:
+            found[name] = libbpf.map_create(kind, name, key, value, entries, flags)
+            libbpf.pin(found[name], path)
+    return found
+
+
+def prune(datapath: Datapath) -> None:
+    """Forget the private maps of other versions, when none of their programs is attached."""
+    for folder in (datapath.pins / PRIVATE).iterdir():
+        if folder.name != compiler.digest():
+            shutil.rmtree(folder)
 
 
 def _map(spec: MapSpec, pins: Path, size: int | None) -> int:
@@ -129,9 +157,10 @@ def guarded_interfaces(instance: str) -> list[int]:
 def unload(instance: str) -> None:
     """Remove every pin of the instance: links first, so that no packet meets half a datapath."""
     pins = ROOT / instance
-    for folder in (pins / "links", pins):
+    for folder in (pins / LINKS, pins):
         with contextlib.suppress(FileNotFoundError):
-            for entry in sorted(folder.iterdir()):
-                if not entry.is_dir():
-                    entry.unlink()
-            folder.rmdir()
+            shutil.rmtree(folder)
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, "little")

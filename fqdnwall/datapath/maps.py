@@ -6,6 +6,7 @@ swaps it in whole. Reads of large tables go in batches where the kernel has them
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,10 @@ from fqdnwall.datapath.layouts import (
     Counter,
     CtKey,
     CtValue,
+    DnsNameKey,
+    DnsNode,
+    DnsPath,
+    DnsStatsKey,
     EndpointAddress,
     EndpointInfo,
     EndpointRecord,
@@ -27,6 +32,7 @@ from fqdnwall.datapath.layouts import (
     IpcacheKey,
     IpcacheValue,
     LearnedKey,
+    LearnedSlot,
     LearnedValue,
     MapSpec,
     NodeConfig,
@@ -88,17 +94,38 @@ class Table(Generic[K, V]):
         return sum(1 for _ in libbpf.keys(self.fd, self._key.size()))
 
     def _raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        try:
-            yield from libbpf.batch_items(self.fd, self._key.size(), self._value.size())
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, 524):  # 524: ENOTSUPP
-                raise
-        else:
-            return
-        for key in libbpf.keys(self.fd, self._key.size()):
-            value = libbpf.lookup(self.fd, key, self._value.size())
-            if value is not None:
-                yield key, value
+        return libbpf.all_items(self.fd, self._key.size(), self._value.size())
+
+
+class Answers:
+    """Collects what the kernel learned and has run out."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def collect(self, before: int) -> int:
+        """Delete entries whose every slot ended before that time (ns); how many they were.
+
+        One that the kernel learned again just then is put back: see ``libbpf.take``.
+        """
+        gone = 0
+        for raw_key, raw in list(libbpf.all_items(self.fd, LearnedKey.size(), LearnedValue.size())):
+            if _latest(raw) >= before:
+                continue
+            taken = libbpf.take(self.fd, raw_key, LearnedValue.size())
+            if taken is not None and _latest(taken) >= before:
+                with contextlib.suppress(OSError):  # it was learned once more
+                    libbpf.update(self.fd, raw_key, taken, libbpf.BPF_NOEXIST)
+                continue
+            gone += 1
+        return gone
+
+
+def _latest(raw: bytes) -> int:
+    """The latest expiry in the octets of a LearnedValue."""
+    size = LearnedSlot.size()
+    ends = (raw[at + size - 8 : at + size] for at in range(0, len(raw), size))
+    return max(int.from_bytes(end, "little") for end in ends)
 
 
 class Numbered(Generic[V]):
@@ -185,6 +212,9 @@ class Maps:
         self.policies = Policies(fds["policies"])
         self.ipcache = Table(fds["ipcache"], IpcacheKey, IpcacheValue)
         self.learned = Table(fds["learned"], LearnedKey, LearnedValue)
+        self.answers = Table(fds["answers"], LearnedKey, LearnedValue)
+        self.collector = Answers(fds["answers"])
+        self.dns_names = Table(fds["dns_names"], DnsNameKey, DnsNode)
         self.conntrack = Table(fds["conntrack"], CtKey, CtValue)
 
     def set_config(self, config: NodeConfig) -> None:
@@ -225,18 +255,27 @@ class Maps:
                 out[RuleKey.unpack(key)] = total
         return out
 
+    def dns_counters(self) -> dict[tuple[int, DnsPath], int]:
+        """(endpoint, path) → DNS messages that went that way."""
+        out = {}
+        for raw in libbpf.keys(self.fds["dns_stats"], DnsStatsKey.size()):
+            values = libbpf.lookup(self.fds["dns_stats"], raw, 8 * libbpf.cpus())
+            if values is not None:
+                key = DnsStatsKey.unpack(raw)
+                out[key.endpoint, DnsPath(key.path)] = _sum_u64(values)
+        return out
+
     def events_lost(self) -> int:
         """Records that found the ring buffer full."""
-        raw = libbpf.lookup(self.fds["events_lost"], _u32(0), 8 * libbpf.cpus()) or b""
-        return sum(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
+        return _sum_u64(libbpf.lookup(self.fds["events_lost"], _u32(0), 8 * libbpf.cpus()) or b"")
 
     def events_suppressed(self) -> int:
         """Records above an endpoint's budget."""
-        fd = self.fds["budgets"]
         total = 0
-        for key in libbpf.keys(fd, 4):
-            raw = libbpf.lookup(fd, key, EventBudget.size())
-            total += EventBudget.unpack(raw).suppressed if raw else 0
+        for fd in (self.fds["budgets"], self.fds["dns_budgets"]):
+            for key in libbpf.keys(fd, 4):
+                raw = libbpf.lookup(fd, key, EventBudget.size())
+                total += EventBudget.unpack(raw).suppressed if raw else 0
         return total
 
     def _sum(self, name: str, key: bytes) -> Counter | None:
@@ -246,6 +285,10 @@ class Maps:
             return None
         counters = [Counter.unpack(raw[at : at + size]) for at in range(0, len(raw), size)]
         return Counter(sum(c.packets for c in counters), sum(c.bytes for c in counters))
+
+
+def _sum_u64(values: bytes) -> int:
+    return sum(int.from_bytes(values[at : at + 8], "little") for at in range(0, len(values), 8))
 
 
 def _u32(value: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fqdnwall.datapath.layouts import PolicyKey, PolicyValue
 from fqdnwall.datapath.layouts import Verdict as KernelVerdict
@@ -59,20 +59,30 @@ def _l4_bits(entry: Entry) -> int:
     return PROTOCOL_BITS + entry.port_prefix if entry.protocol else 0
 
 
-def kernel_entries(resolved: Resolved, rules: RuleBook) -> dict[PolicyKey, PolicyValue]:
-    """The whole of an endpoint's policy map. Raises Unenforceable."""
-    return {kernel_key(entry): _value(entry, resolved, rules) for entry in resolved.entries}
+def kernel_entries(
+    resolved: Resolved, rules: RuleBook, ruleset_of: Callable[[int], int]
+) -> dict[PolicyKey, PolicyValue]:
+    """The whole of an endpoint's policy map. Raises Unenforceable.
+
+    ``ruleset_of``: from the index of a ``DnsRuleSet`` in ``resolved.dns`` to its tree's number.
+    """
+    return {
+        kernel_key(entry): _value(entry, resolved, rules, ruleset_of) for entry in resolved.entries
+    }
 
 
-def _value(entry: Entry, resolved: Resolved, rules: RuleBook) -> PolicyValue:
+def _value(
+    entry: Entry, resolved: Resolved, rules: RuleBook, ruleset_of: Callable[[int], int]
+) -> PolicyValue:
     if entry.proxy not in (ProxyKind.NONE, ProxyKind.DNS):
         raise Unenforceable(f"{resolved.rule_of(entry)}: rules for {entry.proxy.value}")
     return PolicyValue(
         precedence=entry.precedence,
         rule=rules.number(resolved.rule_of(entry)),
-        l7_index=entry.l7_index,
+        ruleset=ruleset_of(entry.l7_index - 1) if entry.l7_index else 0,
         verdict=_VERDICTS[entry.verdict],
         l4_prefix=_l4_bits(entry),
+        pad=0,
     )
 
 
@@ -80,4 +90,4 @@ def audited_dns(number: int) -> Iterable[tuple[PolicyKey, PolicyValue]]:
     """Under audit, DNS that no rule sends through the proxy goes there too, to be seen."""
     for protocol in (6, 17):
         key = PolicyKey(STATIC_BITS + PROTOCOL_BITS + 16, 0, 1, protocol, 53)
-        yield key, PolicyValue(0, number, 0, KernelVerdict.REDIRECT, PROTOCOL_BITS + 16)
+        yield key, PolicyValue(0, number, 0, KernelVerdict.REDIRECT, PROTOCOL_BITS + 16, 0)

@@ -37,6 +37,9 @@ class Record:
     source: str  # "proxy" or "kernel"
 
 
+KERNEL = "kernel"
+"""The source of what the kernel learned by itself, into a map of its own."""
+
 Place = tuple[int, Address]
 """(endpoint, address): what one entry of the learned map is about."""
 
@@ -100,6 +103,9 @@ class NameCache:
         self._by_place[key.endpoint, key.address][key.name] = key
         self._stale.add((key.endpoint, key.address))
 
+    def get(self, key: Key) -> Record | None:
+        return self._records.get(key)
+
     def take_stale(self) -> set[Place]:
         """Places whose entry in the kernel's map may differ from ``slots`` since last asked."""
         self._records.expire()
@@ -107,14 +113,15 @@ class NameCache:
         return stale
 
     def slots(self, place: Place) -> tuple[tuple[int, float], ...]:
-        """(identity, expiry) of each set of selectors that the address stands for, at most four.
+        """(identity, expiry) of each set of selectors that the address stands for, latest first.
 
-        What must be merged to fit is for the caller: see ``fqdnwall.fqdn.identities``.
+        Without what the kernel learned. What must be merged to fit is for the caller: see
+        ``fqdnwall.fqdn.identities``.
         """
         latest: dict[int, float] = {}
         for key in self._by_place.get(place, {}).values():
             record = self._records.get(key)
-            if record is not None and record.identity:
+            if record is not None and record.identity and record.source != KERNEL:
                 latest[record.identity] = max(record.expires_at, latest.get(record.identity, 0))
         return tuple(sorted(latest.items(), key=lambda slot: -slot[1]))
 
@@ -140,7 +147,8 @@ class NameCache:
         for record in [r for r in self.records() if r.key.endpoint == endpoint]:
             identity = identity_of(record.key.name)
             if identity != record.identity:
-                self.put(replace(record, identity=identity))
+                # What the kernel learned under another identity is ours to hold from now on.
+                self.put(replace(record, identity=identity, source="proxy"))
 
     def forget(self, keys: Iterable[Key]) -> int:
         """Drop records, whatever their time; how many there were."""

@@ -142,6 +142,12 @@ def compile_ruleset(dns: DnsRuleSet, fqdns: Sequence[NameSelector]) -> dict[Name
     return {name: _node(name, allowed, learned) for name in names}
 
 
+def node_of(name: Name, dns: DnsRuleSet, fqdns: Sequence[NameSelector]) -> Node:
+    """The node of one name, whether or not the ruleset itself needs one there."""
+    allowed = [(Pattern.of(selector), rule) for selector, rule in dns.allowed]
+    return _node(name, allowed, [Pattern.of(selector) for selector in fqdns])
+
+
 def judge(dns: DnsRuleSet, fqdns: Sequence[NameSelector], qname: str) -> Answer:
     """What holds for one name: what an exact node of it says."""
     rule = dns.decide(qname)

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * DNS without user space. An endpoint's program calls these, and what they find in the scratch is
+ * what it left there; they end the packet's way.
+ *
+ *   query  ─▶ dns_query  ─▶ noted and forwarded | turned round as a refusal | to the proxy
+ *   answer ─▶ dns_answer ─▶ dns_records ─▶ dns_learn ─▶ learned, then delivered
+ *                  │             └ odd, or too much ─▶ delivered truncated
+ *                  └ not what was asked ─▶ dropped
+ */
+#include "lib/dns_answer.h"
+#include "lib/verdict.h"
+
+static inline bool dns_event_allowed(struct flow *flow, struct node_config *settings)
+{
+	struct event_budget *budget = dns_budget_of(flow->endpoint.id);
+	u32 second = flow->now / NS_PER_SECOND;
+
+	if (!budget)
+		return false;
+	if (budget->second != second) {
+		budget->second = second;
+		budget->sent = 0;
+	}
+	if (budget->sent >= settings->dns_events_per_second) {
+		__sync_fetch_and_add(&budget->suppressed, 1);
+		return false;
+	}
+	__sync_fetch_and_add(&budget->sent, 1);
+	return true;
+}
+
+static inline void send_dns_event(struct flow *flow, struct dns_message *dns,
+				  struct dns_exchange *exchange, struct node_config *settings,
+				  u8 path)
+{
+	struct dns_event *event = &dns->event;
+
+	count_dns(flow->endpoint.id, path);
+	if (!dns_event_allowed(flow, settings))
+		return;
+	event->time = flow->now;
+	event->latency = exchange->sent ? flow->now - exchange->sent : 0;
+	event->client = flow->key.local;
+	event->server = flow->key.remote;
+	event->endpoint = flow->endpoint.id;
+	event->scope = flow->endpoint.scope;
+	event->identity = exchange->identity;
+	event->rule = exchange->rule;
+	event->client_port = flow->key.local_port;
+	event->server_port = flow->key.remote_port;
+	event->event = EVENT_DNS;
+	event->path = path;
+	event->qtype = dns->type;
+	event->rcode = dns->flags & DNS_RCODE;
+	event->name_size = dns->name_size;
+	__builtin_memcpy(event->name, dns->key.name, sizeof(event->name));
+	if (event->count > DNS_ADDRESSES_FEW)
+		event_output(event, sizeof(*event));
+	else
+		event_output(event, DNS_EVENT_FEW_SIZE);
+}
+
+static inline int ask_proxy(struct __sk_buff *skb, struct scratch *scratch, u8 path)
+{
+	struct decision *decision = &scratch->decision;
+	struct flow *flow = &scratch->flow;
+	int failed;
+
+	count_dns(flow->endpoint.id, path);
+	if (!scratch->known) {
+		failed = ct_create(flow, decision, CT_PROXY);
+		if (failed)
+			return drop(flow, -failed, true, decision->identity, decision->rule);
+	}
+	return to_proxy(skb, flow, scratch->packet.ipv6, decision->identity, decision->rule);
+}
+
+/* What the tree says of the name: the deepest node decides. */
+static inline struct dns_place *find_place(struct dns_message *dns, u32 ruleset)
+{
+	struct dns_node *node;
+	u32 below;
+
+	dns->key.ruleset = ruleset;
+	node = name_lookup(&dns->key);
+	if (!node)
+		return NULL;
+	below = dns->labels - node->labels;
+	if (below == 0)
+		return &node->places[0];
+	return below == 1 ? &node->places[1] : &node->places[2];
+}
+
+static inline bool note_exchange(struct flow *flow, struct dns_message *dns,
+				 struct dns_place *place)
+{
+	struct dns_exchange *exchange = &dns->exchange;
+	struct dns_exchange_key key;
+
+	exchange_key(&flow->key, dns->id, &key);
+	exchange->sent = flow->now;
+	exchange->identity = place->identity;
+	exchange->rule = place->rule;
+	exchange->type = dns->type;
+	exchange->name_size = dns->name_size;
+	exchange->pad = 0;
+	__builtin_memcpy(exchange->name, dns->key.name, sizeof(exchange->name));
+	return !exchange_store(&key, exchange);
+}
+
+static inline int refuse(struct __sk_buff *skb, struct scratch *scratch, struct dns_message *dns,
+			 struct node_config *settings)
+{
+	struct dns_reply *reply = dns_reply();
+	struct flow *flow = &scratch->flow;
+	u16 flags = DNS_QR | (dns->flags & (DNS_RD | DNS_CD)) | DNS_RA | settings->dns_refusal;
+
+	if (!reply || !dns_build(skb, dns, reply, flags, dns->edns, true) ||
+	    !dns_send(skb, &scratch->packet, reply, true))
+		return drop(flow, DROP_INVALID_PACKET, true, 0, 0);
+	__builtin_memset(&dns->exchange, 0, sizeof(dns->exchange));
+	dns->flags = flags;
+	dns->event.count = 0;
+	dns->event.ttl = 0;
+	send_dns_event(flow, dns, &dns->exchange, settings, DNS_PATH_REFUSED);
+	count_packet(0, true, flow->length);
+	skb->mark = (skb->mark & ~MARK_MASK) | MARK_FROM_PROXY;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+int dns_query(struct __sk_buff *skb)
+{
+	struct scratch *scratch = scratch_of(SCRATCH_PACKET);
+	struct node_config *settings = node_config();
+	struct dns_message *dns = dns_message();
+	struct dns_place *place;
+
+	if (!scratch || !settings || !dns)
+		return TC_ACT_SHOT;
+	if (!is_plain(&scratch->packet) || !dns_read_query(skb, &scratch->packet, dns))
+		return ask_proxy(skb, scratch, DNS_PATH_ODD);
+	place = find_place(dns, scratch->decision.ruleset);
+	if (!place)
+		return ask_proxy(skb, scratch, DNS_PATH_NO_TREE);
+	if (place->action == DNS_ALLOW && note_exchange(&scratch->flow, dns, place)) {
+		count_dns(scratch->flow.endpoint.id, DNS_PATH_ALLOWED);
+		return pass(&scratch->flow);
+	}
+	if (place->action == DNS_REFUSE && !(scratch->flow.endpoint.flags & EP_AUDIT))
+		return refuse(skb, scratch, dns, settings);
+	return ask_proxy(skb, scratch, DNS_PATH_UNDECIDED);
+}
+
+static inline bool same_question(struct dns_message *dns, struct dns_exchange *exchange)
+{
+	u64 *asked = (u64 *)exchange->name;
+	u64 *told = (u64 *)dns->key.name;
+
+	if (dns->type != exchange->type || dns->name_size != exchange->name_size)
+		return false;
+	for (int i = 0; i < DNS_NAME_MAX / 8; i++) {
+		if (asked[i] != told[i])
+			return false;
+	}
+	return true;
+}
+
+/* The same answer with its sections emptied: the client asks again over TCP, by the proxy. */
+static inline int truncate(struct __sk_buff *skb, struct scratch *scratch, struct dns_message *dns,
+			   struct node_config *settings)
+{
+	struct dns_reply *reply = dns_reply();
+	struct flow *flow = &scratch->flow;
+
+	if (!is_plain(&scratch->packet) || !reply ||
+	    !dns_build(skb, dns, reply, dns->flags | DNS_TC, false, false) ||
+	    !dns_send(skb, &scratch->packet, reply, false))
+		return drop(flow, DROP_INVALID_PACKET, true, 0, 0);
+	dns->event.count = 0;
+	dns->event.ttl = 0;
+	send_dns_event(flow, dns, &dns->exchange, settings, DNS_PATH_TRUNCATED);
+	return pass(flow);
+}
+
+/* Some of the addresses; false when one finds no place. */
+static inline bool learn_some(struct flow *flow, struct dns_message *dns, struct dns_reader *reader,
+			      u32 ttl)
+{
+	u64 expires = flow->now + ttl * NS_PER_SECOND;
+	u32 at;
+
+	for (int i = 0; i < DNS_LEARN_AT_ONCE; i++) {
+		reload();
+		at = masked(reader->learned, DNS_ADDRESSES_MAX - 1);
+		if (reader->learned >= reader->count)
+			break;
+		dns->event.addresses[at].address = reader->addresses[at];
+		if (dns->exchange.identity && !learn(flow->endpoint.scope, &reader->addresses[at],
+						     dns->exchange.identity, expires, flow->now))
+			return false;
+		reader->learned++;
+	}
+	return true;
+}
+
+int dns_answer(struct __sk_buff *skb)
+{
+	struct scratch *scratch = scratch_of(SCRATCH_PACKET);
+	struct node_config *settings = node_config();
+	struct dns_message *dns = dns_message();
+	struct dns_reader *reader = dns_reader();
+	struct dns_exchange_key key;
+	struct dns_exchange *exchange;
+	struct flow *flow;
+
+	if (!scratch || !settings || !dns || !reader)
+		return TC_ACT_SHOT;
+	flow = &scratch->flow;
+	if (!dns_read_header(skb, &scratch->packet, dns))
+		return drop(flow, DROP_PROXY_SPOOFED, true, 0, 0);
+	exchange_key(&flow->key, dns->id, &key);
+	exchange = exchange_find(&key);
+	if (!exchange || !(dns->flags & DNS_QR) || dns->flags & DNS_OPCODE ||
+	    !dns_read_question(skb, dns) || !same_question(dns, exchange)) {
+		count_dns(flow->endpoint.id, DNS_PATH_UNMATCHED);
+		return drop(flow, DROP_PROXY_SPOOFED, true, 0, 0);
+	}
+	__builtin_memcpy(&dns->exchange, exchange, sizeof(*exchange));
+	exchange_remove(&key);
+	if (dns->flags & DNS_TC) {
+		dns->event.count = 0;
+		dns->event.ttl = 0;
+		send_dns_event(flow, dns, &dns->exchange, settings, DNS_PATH_TRUNCATED);
+		return pass(flow);
+	}
+	start_reader(dns, reader);
+	call(skb, CALL_DNS_RECORDS);
+	return drop(flow, DROP_MISSED_TAIL_CALL, true, 0, 0);
+}
+
+int dns_records(struct __sk_buff *skb)
+{
+	struct scratch *scratch = scratch_of(SCRATCH_PACKET);
+	struct node_config *settings = node_config();
+	struct dns_message *dns = dns_message();
+	struct dns_reader *reader = dns_reader();
+
+	if (!scratch || !settings || !dns || !reader)
+		return TC_ACT_SHOT;
+	switch (dns_read_records(skb, dns, reader)) {
+	case READ_MORE:
+		call(skb, CALL_DNS_RECORDS);
+		break;
+	case READ_ALL:
+		call(skb, CALL_DNS_LEARN);
+		break;
+	default:
+		return truncate(skb, scratch, dns, settings);
+	}
+	return drop(&scratch->flow, DROP_MISSED_TAIL_CALL, true, 0, 0);
+}
+
+int dns_learn(struct __sk_buff *skb)
+{
+	struct scratch *scratch = scratch_of(SCRATCH_PACKET);
+	struct node_config *settings = node_config();
+	struct dns_message *dns = dns_message();
+	struct dns_reader *reader = dns_reader();
+	u32 ttl;
+
+	if (!scratch || !settings || !dns || !reader)
+		return TC_ACT_SHOT;
+	ttl = reader->ttl < settings->dns_min_ttl_seconds ? settings->dns_min_ttl_seconds
+							  : reader->ttl;
+	if (!learn_some(&scratch->flow, dns, reader, ttl))
+		return truncate(skb, scratch, dns, settings);
+	if (reader->learned < reader->count) {
+		call(skb, CALL_DNS_LEARN);
+		return drop(&scratch->flow, DROP_MISSED_TAIL_CALL, true, 0, 0);
+	}
+	dns->event.count = reader->count;
+	dns->event.ttl = reader->count ? ttl : 0;
+	send_dns_event(&scratch->flow, dns, &dns->exchange, settings, DNS_PATH_ANSWERED);
+	return pass(&scratch->flow);
+}
