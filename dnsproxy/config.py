@@ -38,7 +38,7 @@ class EngineConfig:
     in_flight: int = 16384
     in_flight_per_endpoint: int = 2048
     in_flight_per_question: int = 128
-    pending_bytes: int = 16 << 20
+    pending_bytes: int = 64 << 20
     pending_bytes_per_endpoint: int = 4 << 20
     udp_addresses: int = 64
     tcp_addresses: int = 1024

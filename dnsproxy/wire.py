@@ -45,11 +45,11 @@ class Rcode(IntEnum):
 class ExtendedError(IntEnum):
     """INFO-CODEs of RFC 8914 §4 that the proxy gives."""
 
-    OTHER = 0
-    BLOCKED = 15
-    PROHIBITED = 18
-    NETWORK_ERROR = 23
-    INVALID_DATA = 24
+    OTHER = 0  # a bound is met, or the kernel did not take the addresses; the text says which
+    BLOCKED = 15  # policy does not allow the name
+    PROHIBITED = 18  # nobody's query, or a class or type that the proxy does not carry
+    NETWORK_ERROR = 23  # the upstream cannot be reached
+    INVALID_DATA = 24  # the upstream's answer is malformed
 
 
 def error_reply(
