@@ -9,7 +9,6 @@
 
 #include "conntrack.h"
 
-#define TCP_STATE_TIME_WAIT 6
 #define TCP_STATE_CLOSE 7 /* also of a UDP socket that is not connected */
 #define TCP_STATE_LISTEN 10
 
@@ -75,8 +74,8 @@ static inline int assign_to_proxy(struct __sk_buff *skb, struct flow *flow, bool
 		socket = bpf_skc_lookup_tcp(skb, &tuple, tuple_size(ipv6, &tuple),
 					    BPF_F_CURRENT_NETNS, 0);
 		if (socket) {
-			if (socket->state != TCP_STATE_LISTEN &&
-			    !(socket->state == TCP_STATE_TIME_WAIT && flow->tcp_flags & TCP_SYN))
+			/* TIME_WAIT too: it would let no new connection of the same ports be. */
+			if (socket->state != TCP_STATE_LISTEN)
 				return assign(skb, socket);
 			bpf_sk_release(socket);
 		}
