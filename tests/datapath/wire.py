@@ -70,6 +70,36 @@ class Wire:
         with self.host.entered():
             add_local_delivery("endpoint", Mark.TO_PROXY, Mark.MASK, TABLE)
 
+    def nft(self, text: str) -> None:
+        """Rules for the host, as the nft tool reads them; ``{family}`` is ip, then ip6."""
+        for family in ("ip", "ip6"):
+            result = self.host.run(["nft", text.replace("{family}", family)])
+            assert result.returncode == 0, result.stderr
+
+    def deliver_to_transparent_sockets(self) -> None:
+        """Deliver an upstream's answer to its socket before the host forwards it."""
+        self.nft(
+            "add table {family} guard-sockets; "
+            "add chain {family} guard-sockets upstream "
+            "{ type filter hook prerouting priority mangle; }; "
+            'add rule {family} guard-sockets upstream iifname != "endpoint" '
+            "meta l4proto { tcp, udp } socket transparent 1 "
+            f"meta mark set meta mark and {~Mark.MASK & 0xFFFFFFFF:#x} or {Mark.TO_PROXY:#x}"
+        )
+        with self.host.entered():
+            add_local_delivery(None, Mark.TO_PROXY, Mark.MASK, TABLE + 1)
+
+    def refuse_strangers(self) -> None:
+        """A host's own firewall: what connection tracking calls invalid goes no further."""
+        self.nft(
+            "add table {family} strict; "
+            "add chain {family} strict input { type filter hook input priority filter; }; "
+            "add chain {family} strict forward { type filter hook forward priority filter; }; "
+            "add rule {family} strict input ct state invalid drop; "
+            "add rule {family} strict forward ct state invalid drop"
+        )
+        self.set("ipv4/conf/all/rp_filter", "1")
+
 
 def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
