@@ -58,7 +58,7 @@ def entry(
     port_bits: int | None = None,
     priority: int = 0,
     rule: int = 1,
-    l7_index: int = 0,
+    ruleset: int = 0,
 ) -> tuple[PolicyKey, PolicyValue]:
     """A policy entry as user space writes it; precedence as Cilium counts it."""
     bits = (16 if port else 0) if port_bits is None else port_bits
@@ -71,7 +71,7 @@ def entry(
             PolicyValue.unpack(bytes(PolicyValue.size())),
             precedence=precedence,
             rule=rule,
-            l7_index=l7_index,
+            ruleset=ruleset,
             verdict=verdict,
             l4_prefix=l4_prefix,
         ),

@@ -23,7 +23,7 @@ SIZES = {
     "learned_key": 20,
     "learned_value": 64,
     "policy_key": 12,
-    "policy_value": 12,
+    "policy_value": 16,
     "ct_key": 44,
     "event": 80,
 }

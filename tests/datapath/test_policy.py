@@ -221,7 +221,7 @@ def test_a_swapped_policy_is_in_force_at_once_and_the_old_one_is_gone(bench: Ben
 
 
 def test_what_the_kernel_holds_can_be_read_back(bench: Bench) -> None:
-    entries = [entry(9, protocol=6, port=443), entry(0, DENY), entry(300, REDIRECT, l7_index=4)]
+    entries = [entry(9, protocol=6, port=443), entry(0, DENY), entry(300, REDIRECT, ruleset=4)]
     bench.swap(*entries)
     assert sorted(bench.maps.policies.entries(ENDPOINT), key=repr) == sorted(entries, key=repr)
 

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.kernel
 
 PAIRS = [(CLIENT4, SERVER4), (CLIENT6, SERVER6)]
 both_families = pytest.mark.parametrize(("client", "server"), PAIRS, ids=["v4", "v6"])
-DNS = entry(0, Verdict.REDIRECT, protocol=17, port=53, l7_index=3, rule=4)
-DNS_TCP = entry(0, Verdict.REDIRECT, protocol=6, port=53, l7_index=3, rule=4)
+DNS = entry(0, Verdict.REDIRECT, protocol=17, port=53, ruleset=3, rule=4)
+DNS_TCP = entry(0, Verdict.REDIRECT, protocol=6, port=53, ruleset=3, rule=4)
 IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75
 
 
@@ -80,7 +80,7 @@ def test_the_answer_to_a_flow_of_the_proxys_comes_from_the_proxy_alone(
     assert bench.receive(reply, mark=Mark.FROM_PROXY).passed
     assert bench.receive(reply, mark=Mark.FROM_PROXY | 0xFFFFF0FF).passed
     assert CtFlag.PROXY in bench.flow_flags()
-    assert bench.flow()[1].l7_index == 3
+    assert bench.flow()[1].ruleset == 3
 
 
 def test_the_proxys_own_packets_pass_without_a_flow(bench: Bench) -> None:
@@ -112,10 +112,10 @@ def test_a_flow_moves_to_the_proxy_and_away_with_policy(bench: Bench) -> None:
     bench.policy(DNS)
     assert bench.receive(answer(CLIENT4, SERVER4)).reason is DropReason.PROXY_SPOOFED
     assert bench.send(query(CLIENT4, SERVER4)).reason is DropReason.PROXY_LOOKUP_FAILED
-    assert bench.flow()[1].l7_index == 3
+    assert bench.flow()[1].ruleset == 3
     bench.policy(entry(0))
     assert bench.receive(answer(CLIENT4, SERVER4)).passed
-    assert bench.flow()[1].l7_index == 0
+    assert bench.flow()[1].ruleset == 0
 
 
 def test_a_redirect_is_reported_with_its_rule(bench: Bench) -> None:
