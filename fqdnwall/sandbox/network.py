@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fqdnwall.netlink import sysctl
+from fqdnwall.netlink.forwardchains import pass_forward_chains, unpass_forward_chains
 from fqdnwall.netlink.links import (
     Link,
     add_addresses,
@@ -88,8 +89,9 @@ def set_up(the_plan: Plan, netns_fd: int, mark: int, mask: int, forwarding: Forw
     _own_sysctls(the_plan.interface, the_plan.ipv6 is not None, forward=True)
     with entered(netns_fd):
         _own_sysctls(the_plan.inner_interface, the_plan.ipv6 is not None, forward=False)
-        # As on a host: ping without privileges, which no_new_privs would take from it.
-        sysctl.write("ipv4/ping_group_range", "0 2147483647")
+        with suppress(OSError):
+            # As on a host: ping without privileges, which no_new_privs would take from it.
+            sysctl.write("ipv4/ping_group_range", "0 2147483647")
     for subnet in the_plan.subnets:
         add_addresses(index, (subnet.gateway, *subnet.stubs))
         add_addresses(inner, (subnet.sandbox,), netns_fd)
@@ -97,6 +99,7 @@ def set_up(the_plan: Plan, netns_fd: int, mark: int, mask: int, forwarding: Forw
     versions = [subnet.block.version for subnet in the_plan.subnets]
     add_local_delivery(the_plan.interface, mark, mask, the_plan.routing_table, versions)
     add_masquerade(the_plan.nft_table, the_plan.addresses, the_plan.interface)
+    pass_forward_chains(the_plan.interface, the_plan.nft_table)
     forwarding.take(forwarding_changes(index, the_plan.ipv6 is not None))
     return index
 
@@ -110,6 +113,7 @@ def clear(slot: int, places: Places) -> None:
     with ExitStack() as steps:  # a failing step does not keep the others from running
         steps.callback(_remove_tree, places.pins / the_plan.pins)
         steps.callback(remove_masquerade, the_plan.nft_table)
+        steps.callback(unpass_forward_chains, the_plan.nft_table)
         steps.callback(remove_local_delivery, the_plan.routing_table)
         steps.callback(delete_link, the_plan.interface)
 
@@ -150,19 +154,29 @@ def _traces(places: Places) -> frozenset[int]:
 
 
 def _own_sysctls(interface: str, ipv6: bool, forward: bool) -> None:
-    """Settings of an interface of ours; they go when it goes."""
+    """Settings of an interface of ours; they go when it goes.
+
+    Raises OSError for one that must be and cannot be written, as in some containers.
+    """
     if forward:
-        sysctl.write(f"ipv4/conf/{interface}/forwarding", "1")
+        _set(f"ipv4/conf/{interface}/forwarding", "1")
         if sysctl.read("ipv4/conf/all/rp_filter") == "1":
             # The greater of both counts: loose, since answers may be redirected to us.
-            sysctl.write(f"ipv4/conf/{interface}/rp_filter", "2")
+            _set(f"ipv4/conf/{interface}/rp_filter", "2")
     if not ipv6:
         return
-    sysctl.write(f"ipv6/conf/{interface}/disable_ipv6", "0")
-    sysctl.write(f"ipv6/conf/{interface}/accept_ra", "0")
-    sysctl.write(f"ipv6/conf/{interface}/accept_dad", "0")
-    if forward and sysctl.read(f"ipv6/conf/{interface}/force_forwarding") is not None:
-        sysctl.write(f"ipv6/conf/{interface}/force_forwarding", "1")
+    _set(f"ipv6/conf/{interface}/disable_ipv6", "0")
+    if forward and sysctl.read("ipv6/conf/all/forwarding") != "1":
+        _set(f"ipv6/conf/{interface}/force_forwarding", "1")
+    with suppress(OSError):
+        _set(f"ipv6/conf/{interface}/accept_ra", "0")
+        _set(f"ipv6/conf/{interface}/accept_dad", "0")
+
+
+def _set(name: str, value: str) -> None:
+    """Set a sysctl that exists and is not so yet."""
+    if sysctl.read(name) not in (value, None):
+        sysctl.write(name, value)
 
 
 def _is_ours(route: Route, found: dict[int, Link]) -> bool:

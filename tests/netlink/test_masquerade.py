@@ -43,3 +43,11 @@ def test_tables_of_others_are_left_alone(host: Namespace) -> None:
     assert masquerade_tables("fqdnwall-") == {"fqdnwall-7"}
     remove_masquerade("fqdnwall-7")
     assert ruleset(host) == before
+
+
+def test_nothing_is_forwarded_to_the_sandbox_that_it_did_not_ask_for(host: Namespace) -> None:
+    add_masquerade("fqdnwall-7", ADDRESSES, "fqw7")
+    chain = ruleset(host).index("type filter hook forward priority filter; policy accept;")
+    rule = ruleset(host)[chain + 1]
+    assert rule.startswith('oifname "fqw7" ct state ')
+    assert rule.endswith("drop")

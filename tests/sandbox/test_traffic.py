@@ -96,3 +96,29 @@ def test_eight_at_once_each_have_a_network_of_their_own(host: Host) -> None:
         assert plan["addresses"][0] in out
         assert process.returncode == 0
     assert host.leftovers() == []
+
+
+def test_a_host_whose_firewall_drops_what_it_forwards_still_serves_the_sandbox(host: Host) -> None:
+    rules = (
+        "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
+    )
+    host.namespace.run(["nft", rules])
+    before = host.namespace.run(["nft", "list", "ruleset"]).stdout
+    assert "policy drop" in before
+    assert host.run(ask(SERVER4)).stdout == f"{HOST4}\n"
+    assert host.namespace.run(["nft", "list", "ruleset"]).stdout == before
+
+
+def test_a_neighbour_of_the_host_cannot_reach_into_the_sandbox(host: Host) -> None:
+    listen = "import socket; s = socket.create_server(('', 7000)); print('up', flush=True); input()"
+    process = host.start(["python3", "-c", listen])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    connect = "exec 3<>/dev/tcp/198.19.0.1/7000"
+    with host.server.netlink() as socket:
+        socket.route("add", dst="198.19.0.0/16", gateway=HOST4)
+    try:
+        assert host.namespace.run(["bash", "-c", connect]).returncode == 0
+        assert host.server.run(["timeout", "0.5", "bash", "-c", connect]).returncode == 124
+    finally:
+        process.communicate("\n", timeout=10)
