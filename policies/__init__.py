@@ -33,7 +33,7 @@ from policies.model import CidrGroup, Policy, Rule, Spec, Tier
 from policies.names import InvalidName, NameKind, NameSelector, name_selector, pattern_selector
 from policies.options import Enforcement, Options, Service, Subject
 from policies.parse import ParseResult, parse_policies, parse_policy_objects
-from policies.resolve import names_need_prefixes, resolve, selected_by
+from policies.resolve import addresses_need_one_identity, resolve, selected_by
 
 __all__ = [
     "BASIC",
@@ -69,13 +69,13 @@ __all__ = [
     "Subject",
     "Tier",
     "Verdict",
+    "addresses_need_one_identity",
     "allow_policy",
     "cidr_labels",
     "fqdn_labels",
     "ip_block_labels",
     "lookup",
     "name_selector",
-    "names_need_prefixes",
     "parse_label",
     "parse_policies",
     "parse_policy_objects",

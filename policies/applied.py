@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.decide import Levels
@@ -75,18 +75,21 @@ def applied_rules(
 
 
 def collect(
-    chosen: Sequence[tuple[Policy, Spec]], labels: Labels, options: Options
+    chosen: Sequence[tuple[Policy, Spec]],
+    labels: Labels,
+    options: Options,
+    numbers: Mapping[int, int] | None = None,
 ) -> tuple[DirectionRules, DirectionRules]:
-    """The rules that apply in each direction (ingress, egress), ranked."""
+    """The rules that apply in each direction (ingress, egress), ranked.
+
+    ``numbers`` gives the rules' ids by ``id(rule)``; without it they are numbered from 1.
+    """
+    if numbers is None:
+        rules = [rule for way in Direction for _, spec in chosen for rule in spec.rules_of(way)]
+        numbers = {id(rule): number for number, rule in enumerate(rules, 1)}
     return (
-        _collect(chosen, labels, options, Direction.INGRESS, 1),
-        _collect(
-            chosen,
-            labels,
-            options,
-            Direction.EGRESS,
-            1 + sum(len(spec.rules_of(Direction.INGRESS)) for _, spec in chosen),
-        ),
+        _collect(chosen, labels, options, Direction.INGRESS, numbers),
+        _collect(chosen, labels, options, Direction.EGRESS, numbers),
     )
 
 
@@ -95,7 +98,7 @@ def _collect(
     labels: Labels,
     options: Options,
     direction: Direction,
-    first_id: int,
+    numbers: Mapping[int, int],
 ) -> DirectionRules:
     rules: list[tuple[Policy, Rule]] = []
     forced = options.enforcement is Enforcement.ALWAYS or _INIT in labels
@@ -104,8 +107,7 @@ def _collect(
         rules += [(policy, rule) for rule in spec.rules_of(direction)]
     enforcing = options.enforcement is not Enforcement.NEVER and (forced or deny or bool(rules))
     applied = [
-        Applied(policy, rule, first_id + number, _expanded(rule, options))
-        for number, (policy, rule) in enumerate(rules)
+        Applied(policy, rule, numbers[id(rule)], _expanded(rule, options)) for policy, rule in rules
     ]
     if deny:
         applied = [a for a in applied if a.policy.tier is not Tier.BASELINE]

@@ -11,9 +11,8 @@ a PASS led to it, so that the best of several tables' answers is the answer of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from policies.entries import (
     ALLOW_LOW,
@@ -48,8 +47,7 @@ L7Item: TypeAlias = tuple[NameSelector | HttpRule | PortRule, int]
 """What a proxy may let through, and the id of the rule that says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One prefix of one rule: what the rule does there.
 
     ``ports`` is the range (protocol, first, last) that was written, of which ``l4`` is a part.
@@ -64,8 +62,7 @@ class Term:
     ports: tuple[int, int, int] = (0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The outcome at a prefix."""
 
     verdict: Verdict
@@ -84,6 +81,9 @@ class Decision:
         )
 
 
+Order: TypeAlias = Callable[[int], tuple[object, ...]]
+"""Rule id -> where the rule stands among the policies."""
+
 Table: TypeAlias = Mapping[L4, Decision]
 
 
@@ -95,12 +95,13 @@ class Levels:
     """
 
     def __init__(
-        self, levels: Iterable[tuple[Tier, int]], passing: Iterable[tuple[Tier, int]], deny: bool
+        self, levels: Iterable[tuple[Tier, int]], passing: Sequence[tuple[Tier, int]], deny: bool
     ) -> None:
         self.ordered = sorted(set(levels))
         self.number = {level: index for index, level in enumerate(self.ordered)}
         self.tiers = [tier for tier, _ in self.ordered]
         self.default_deny = deny
+        self.key = (tuple(self.ordered), frozenset(passing), deny)
         self.end = len(self.ordered)
         self._passing = {self.number[level] for level in passing}
         self._rank: dict[tuple[int, ...], int] = {}
@@ -212,11 +213,13 @@ def _prefixes(protocol: int, first: int, last: int) -> list[L4]:
     return [L4(protocol, port, bits) for port, bits in port_prefixes(first, last)]
 
 
-def build_table(terms: Iterable[Term], levels: Levels, beneath: Table) -> dict[L4, Decision]:
+def build_table(
+    terms: Iterable[Term], levels: Levels, beneath: Table, order: Order
+) -> dict[L4, Decision]:
     """The least entries that, over ``beneath``, give every packet the terms' verdict.
 
     ``beneath`` is the table of identity 0 (empty when this is that table); ``terms`` include the
-    terms that made it.
+    terms that made it. ``order`` ranks rule ids: of rules that decide alike, the first is named.
     """
     at: dict[L4, list[Term]] = {}
     for term in terms:
@@ -228,7 +231,7 @@ def build_table(terms: Iterable[Term], levels: Levels, beneath: Table) -> dict[L
     for place in places:
         above = ancestors(place)
         covering = [term for l4 in above if l4 in at for term in at[l4]]
-        decision = _decide(covering, levels)
+        decision = _decide(covering, levels, order)
         current = _current(above, table, beneath)
         if current is None:
             # Nothing matches here so far, and that means a denial already.
@@ -253,7 +256,7 @@ def _current(above: tuple[L4, ...], table: Table, beneath: Table) -> Decision | 
     return mine
 
 
-def _decide(covering: list[Term], levels: Levels) -> Decision:
+def _decide(covering: list[Term], levels: Levels, order: Order) -> Decision:
     """The verdict where exactly these terms match."""
     path: tuple[int, ...] = ()
     while covering:
@@ -262,14 +265,16 @@ def _decide(covering: list[Term], levels: Levels) -> Decision:
         low = max(term.low for term in here)
         path = (*path, level)
         if low != PASS_LOW:
-            return _decision(here, low, precedence(levels.rank(path), low))
+            return _decision(here, low, precedence(levels.rank(path), low), order)
         covering = [term for term in covering if levels.tiers[term.level] > levels.tiers[level]]
     return levels.default(path)
 
 
-def _decision(here: list[Term], low: int, rank: int) -> Decision:
+def _decision(here: list[Term], low: int, rank: int, order: Order) -> Decision:
     deciding = [term for term in here if term.low == low]
-    rule_id = min(term.rule_id for term in deciding)
+    rule_id = deciding[0].rule_id
+    if len(deciding) > 1:
+        rule_id = min((term.rule_id for term in deciding), key=order)
     if low == DENY_LOW:
         return Decision(Verdict.DENY, rank, ProxyKind.NONE, (), rule_id)
     if low == ALLOW_LOW:
@@ -285,7 +290,7 @@ def _decision(here: list[Term], low: int, rank: int) -> Decision:
             elif proxy is ProxyKind.HTTP:
                 items.append((HttpRule(), term.rule_id))
     first: dict[NameSelector | HttpRule | PortRule, int] = {}
-    for item, owner in sorted(items, key=lambda pair: pair[1]):
+    for item, owner in sorted(items, key=lambda pair: order(pair[1])):
         first.setdefault(item, owner)
     return Decision(Verdict.REDIRECT, rank, proxy, tuple(first.items()), rule_id)
 

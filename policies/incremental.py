@@ -19,11 +19,11 @@ from policies.decide import Table
 from policies.entries import Resolved
 from policies.identity import Direction, Identity
 from policies.labels import Labels
-from policies.model import Peer, Policy, Spec
+from policies.model import Peer, Policy, Rule, Spec
 from policies.options import NamedPorts, Options, Subject
 from policies.peerindex import PeerIndex
 from policies.resolve import assemble, tables_of
-from policies.tables import DirectionTables
+from policies.tables import DirectionTables, TableCache
 
 PolicyKey: TypeAlias = tuple[str, str, str]
 """(kind, namespace, name)"""
@@ -54,11 +54,15 @@ class PolicySet:
         subject: Subject,
         index: PeerIndex,
         options: Options,
+        numbers: Mapping[int, int],
+        cache: TableCache,
     ) -> None:
         self.chosen = chosen
-        self.directions: tuple[DirectionRules, DirectionRules] = collect(chosen, labels, options)
+        self.directions: tuple[DirectionRules, DirectionRules] = collect(
+            chosen, labels, options, numbers
+        )
         self.tables: dict[Direction, DirectionTables] = tables_of(
-            self.directions, subject, index, options
+            self.directions, subject, index, options, cache
         )
         self.subjects: set[str] = set()
         self._resolved: Resolved | None = None
@@ -97,6 +101,55 @@ class PolicySet:
 _SetKey: TypeAlias = tuple[tuple[tuple[PolicyKey, int], ...], object, bool]
 
 
+class RuleNumbers:
+    """Ids for rules that outlive changes around them, so that tables made of them stay good.
+
+    ``numbers`` is by ``id(rule)`` of the rules in force. A rule that a changed policy says again,
+    in the same place, keeps its id.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, int] = {}
+        self._places: dict[int, tuple[object, ...]] = {0: ()}
+        self._next = 1
+
+    def place(self, number: int) -> tuple[object, ...]:
+        """Where a rule stands among the policies: (policy, spec, rule)."""
+        return self._places[number]
+
+    def replace(self, key: PolicyKey, old: Policy | None, new: Policy | None) -> None:
+        """One policy took another's place, or there was none before, or is none now."""
+        kept: dict[tuple[int, int], tuple[Rule, int]] = {}
+        for at, rule in _rules_of(old):
+            number = self.numbers.pop(id(rule))
+            if new is not None and old is not None and _alike(old, new):
+                kept[at] = (rule, number)
+            else:
+                del self._places[number]
+        for at, rule in _rules_of(new):
+            said, number = kept.pop(at, (None, 0))
+            if said is not None and said != rule:
+                del self._places[number]
+            if said != rule:
+                number = self._next
+                self._next += 1
+            self.numbers[id(rule)] = number
+            self._places[number] = (key, *at)
+        for _, number in kept.values():
+            del self._places[number]
+
+
+def _rules_of(policy: Policy | None) -> Iterable[tuple[tuple[int, int], Rule]]:
+    for number, spec in enumerate(policy.specs if policy is not None else ()):
+        for at, rule in enumerate(spec.rules):
+            yield (number, at), rule
+
+
+def _alike(old: Policy, new: Policy) -> bool:
+    """Whether the same rule means the same in both."""
+    return (old.source, old.tier, old.priority) == (new.source, new.tier, new.priority)
+
+
 class Resolver:
     """Feed it policies, subjects and identities in any order; ask it for policy sets."""
 
@@ -108,7 +161,9 @@ class Resolver:
         self._index = self._new_index(identities or {})
         self._policies: dict[PolicyKey, Policy] = {}
         self._subjects: dict[str, tuple[Subject, Labels]] = {}
-        self._clean_at = 1000
+        self._rules = RuleNumbers()
+        self._cache = TableCache(self._rules.place)
+        self._clean_at = self._clean_tables_at = 1000
         self._selecting: dict[str, dict[PolicyKey, tuple[int, ...]]] = {}
         self._sets: dict[_SetKey, PolicySet] = {}
         self._key_of: dict[str, _SetKey] = {}
@@ -186,9 +241,13 @@ class Resolver:
         new = {policy_key(policy): policy for policy in changed}
         touched = set(new)
         for key in removed:
-            if self._policies.pop(key, None) is not None:
+            old = self._policies.pop(key, None)
+            if old is not None:
                 touched.add(key)
-        self._policies.update(new)
+                self._rules.replace(key, old, None)
+        for key, policy in new.items():
+            self._rules.replace(key, self._policies.get(key), policy)
+            self._policies[key] = policy
         affected = [name for name in self._subjects if self._reselect(name, touched)]
         # A set with a changed policy in it is another set, though its key says the same.
         for set_key in [k for k in self._sets if any(policy in touched for policy, _ in k[0])]:
@@ -218,6 +277,7 @@ class Resolver:
         """Services, groups, modes or the like changed: everything is resolved again."""
         self._options = self._with_own_ports(options)
         self._index = self._new_index(dict(self._index.labels))
+        self._cache = TableCache(self._rules.place)
         self._sets.clear()
         self._key_of.clear()
         for name in self._subjects:
@@ -244,7 +304,15 @@ class Resolver:
             return
         self._leave(name)
         if key not in self._sets:
-            self._sets[key] = PolicySet(pairs, labels, subject, self._index, self._options)
+            self._sets[key] = PolicySet(
+                pairs,
+                labels,
+                subject,
+                self._index,
+                self._options,
+                self._rules.numbers,
+                self._cache,
+            )
         self._sets[key].subjects.add(name)
         self._key_of[name] = key
 
@@ -256,20 +324,18 @@ class Resolver:
                 del self._sets[key]
 
     def _forget_unused(self) -> None:
-        """Answers are kept for peers in use, or else every policy ever seen would cost.
+        """Answers and tables are kept while in use, or else every policy ever seen would cost.
 
         They are looked through when they have doubled, which keeps the cost of that in proportion.
         """
-        if self._index.answers < self._clean_at:
-            return
-        used = {
-            peer
-            for policy_set in self._sets.values()
-            for tables in policy_set.tables.values()
-            for peer in tables.peers
-        }
-        self._index.keep_only(used)
-        self._clean_at = 2 * len(used) + 1000
+        directions = [t for policy_set in self._sets.values() for t in policy_set.tables.values()]
+        if self._index.answers >= self._clean_at:
+            used = {peer for tables in directions for peer in tables.peers}
+            self._index.keep_only(used)
+            self._clean_at = 2 * len(used) + 1000
+        if len(self._cache) >= self._clean_tables_at:
+            self._cache.keep_only(t for tables in directions for t in tables.in_use())
+            self._clean_tables_at = 2 * len(self._cache) + 1000
 
 
 def _names_ports(spec: Spec) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -31,9 +31,8 @@ CLUSTER_KEY: Final = "io.cilium.k8s.policy.cluster"
 SERVICE_ACCOUNT_KEY: Final = "io.cilium.k8s.policy.serviceaccount"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Label:
-    """One label of an identity."""
+class Label(NamedTuple):
+    """One label of an identity; labels sort by source, then key, then value."""
 
     source: str
     key: str
@@ -136,6 +135,12 @@ class Requirement:
         return within if self.operator is Operator.IN else not within
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it asks for exactly one label."""
+        one = self.operator is Operator.IN and len(self.values) == 1
+        return one and self.source != ANY_SOURCE
+
+    @property
     def key_text(self) -> str:
         return self.key if self.source == ANY_SOURCE else f"{self.source}:{self.key}"
 
@@ -155,9 +160,21 @@ class Selector:
     """All requirements hold. No requirement: everything is selected."""
 
     requirements: tuple[Requirement, ...] = ()
+    # The labels without which nothing holds are looked up at once; what is left is asked in turn.
+    _needed: Labels = field(init=False, repr=False, compare=False)
+    _others: tuple[Requirement, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        plain = [r for r in self.requirements if r.is_plain]
+        needed = frozenset(Label(r.source, r.key, value) for r in plain for value in r.values)
+        object.__setattr__(self, "_needed", needed)
+        others = tuple(r for r in self.requirements if not r.is_plain)
+        object.__setattr__(self, "_others", others)
 
     def matches(self, labels: Labels) -> bool:
-        return all(requirement.holds(labels) for requirement in self.requirements)
+        if not self._needed <= labels:
+            return False
+        return all(requirement.holds(labels) for requirement in self._others)
 
     def has_key(self, key: str) -> bool:
         """Whether the key is named with the Kubernetes source or with none."""

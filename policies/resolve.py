@@ -30,9 +30,9 @@ from policies.model import Action, CidrPeer, FqdnPeer, HttpRule, Policy, PortRul
 from policies.names import NameSelector
 from policies.options import Options, Subject
 from policies.peerindex import PeerIndex
-from policies.tables import DirectionTables
+from policies.tables import DirectionTables, TableCache
 
-__all__ = ["assemble", "names_need_prefixes", "resolve", "selected_by", "tables_of"]
+__all__ = ["addresses_need_one_identity", "assemble", "resolve", "selected_by", "tables_of"]
 
 
 def resolve(
@@ -56,10 +56,12 @@ def tables_of(
     subject: Subject,
     index: PeerIndex,
     options: Options,
+    cache: TableCache | None = None,
 ) -> dict[Direction, DirectionTables]:
     """The tables of the directions that are enforced."""
+    cache = cache or TableCache(lambda rule_id: (rule_id,))
     return {
-        direction: DirectionTables(direction, rules, subject, index, options)
+        direction: DirectionTables(direction, rules, subject, index, options, cache)
         for direction, rules in zip(Direction, found, strict=True)
         if rules.enforcing
     }
@@ -70,19 +72,16 @@ def assemble(
     tables: Mapping[Direction, DirectionTables],
 ) -> Resolved:
     """Entries, rule sets and references of a subject's rules."""
-    rules: list[RuleRef] = [NO_RULE]
-    for found in directions:
-        numbered = {a.rule_id: rule_ref(a.policy, a.rule) for a in found.applied}
-        top = max(numbered, default=0)
-        rules += [numbered.get(n, NO_RULE) for n in range(len(rules), top + 1)]
-    rule_sets = RuleSets(rules)
+    applied = [a for found in directions for a in found.applied]
+    numbers = {0: 0} | {a.rule_id: number for number, a in enumerate(applied, 1)}
+    rules = [NO_RULE, *(rule_ref(a.policy, a.rule) for a in applied)]
+    rule_sets = RuleSets(rules, numbers)
     entries = [
         rule_sets.entry(identity, direction, l4, decision)
         for direction, found in sorted(tables.items())
         for identity, table in sorted(found.tables.items())
         for l4, decision in sorted(table.items(), key=lambda item: item[0])
     ]
-    applied = [a for found in directions for a in found.applied]
     return Resolved(
         tuple(entries),
         Enforcing(directions[0].enforcing, directions[1].enforcing),
@@ -113,12 +112,14 @@ def prefixes_in(
     return networks_in_order(everywhere), networks_in_order(inside)
 
 
-def names_need_prefixes(policies: Iterable[Policy]) -> bool:
-    """Whether identities of learned names must carry the prefix that the address lies in as well.
+def addresses_need_one_identity(policies: Iterable[Policy]) -> bool:
+    """Whether all that is true of an address must stand in the labels of one identity.
 
-    A rule that PASSes a network to a lower tier, where names are allowed, needs both facts of an
-    address in one identity: what each alone is allowed does not add up to the right answer. Without
-    such a rule names need no prefix, and an identity stands for the names' selectors alone.
+    As a rule an address may have several identities (its own, learned names, ipBlocks), and the
+    best of what they are allowed is what their rules allow together. Not so when a rule PASSes a
+    network to a lower tier: such a rule takes away what another identity of the same address is
+    given. Then an address outside carries its prefix and its names in one identity, and one of a
+    pod or node the pod's labels and its prefix (of ``Resolved.ip_blocks``).
     """
     return any(
         rule.action is Action.PASS and any(isinstance(peer, CidrPeer) for peer in rule.peers or ())
@@ -128,10 +129,14 @@ def names_need_prefixes(policies: Iterable[Policy]) -> bool:
 
 
 class RuleSets:
-    """Numbers the proxies' rule sets of one subject, equal ones once."""
+    """Numbers the proxies' rule sets of one subject, equal ones once.
 
-    def __init__(self, rules: Sequence[RuleRef]) -> None:
+    ``numbers`` are the places in ``rules`` by the ids that decisions carry.
+    """
+
+    def __init__(self, rules: Sequence[RuleRef], numbers: Mapping[int, int]) -> None:
         self._rules = rules
+        self._places = numbers
         self._numbers: dict[object, int] = {}
         self.dns: list[DnsRuleSet] = []
         self.http: list[HttpRuleSet] = []
@@ -149,7 +154,7 @@ class RuleSets:
             decision.precedence,
             decision.proxy,
             self._number(decision),
-            decision.rule_id,
+            self._places[decision.rule_id],
         )
 
     def _number(self, decision: Decision) -> int:
@@ -162,7 +167,7 @@ class RuleSets:
         return number
 
     def _add(self, decision: Decision) -> int:
-        items = [(item, self._rules[rule_id]) for item, rule_id in decision.l7]
+        items = [(item, self._rules[self._places[rule_id]]) for item, rule_id in decision.l7]
         if decision.proxy is ProxyKind.DNS:
             names = [(item, ref) for item, ref in items if isinstance(item, NameSelector)]
             self.dns.append(DnsRuleSet(tuple(names)))

@@ -1,8 +1,8 @@
 """The tables of one direction of one subject, kept right while identities come and go.
 
 Identities that the same rules select form a class and share one table, so a table is built once for
-each class. What rules say to *every* peer becomes identity 0's table; an identity's own table holds
-only what differs from that.
+each class, also across subjects, as long as rules keep their ids. What rules say to *every* peer
+becomes identity 0's table; an identity's own table holds only what differs from that.
 
 Invariant: the tables are a function of the rules and of the identities that are in, and of nothing
 that happened before.
@@ -10,10 +10,10 @@ that happened before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from policies.applied import Applied, DirectionRules, is_everyone, level_of
-from policies.decide import Table, Term, build_table, terms_of
+from policies.decide import Order, Table, Term, build_table, terms_of
 from policies.identity import ANY_IDENTITY, Direction, Identity, Protocol
 from policies.model import Action, EntityPeer, Peer, Policy, Rule, Tier
 from policies.options import NamedPorts, Options, Subject
@@ -22,6 +22,32 @@ from policies.peerindex import PeerIndex
 _LOCALHOST_RULE = Rule("", 0, Direction.INGRESS, Action.ALLOW, None, None)
 _NO_POLICY = Policy("", "", "", "", 0, Tier.NORMAL, ())
 _NO_TABLE: Table = {}
+
+
+class TableCache:
+    """Tables by the rules that make them, for all subjects to whom they apply.
+
+    ``order`` ranks rule ids as build_table() wants it.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self._tables: dict[object, Table] = {}
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def get(self, key: object, make: Callable[[], Table]) -> Table:
+        """The table of ``key``, made when there is none."""
+        table = self._tables.get(key)
+        if table is None:
+            table = self._tables[key] = make()
+        return table
+
+    def keep_only(self, tables: Iterable[Table]) -> None:
+        """Forget the tables that are not among these."""
+        kept = {id(table) for table in tables}
+        self._tables = {key: t for key, t in self._tables.items() if id(t) in kept}
 
 
 class DirectionTables:
@@ -34,8 +60,10 @@ class DirectionTables:
         subject: Subject,
         index: PeerIndex,
         options: Options,
+        cache: TableCache,
     ) -> None:
         self.rules = found
+        self._cache = cache
         self._named_ports = options.named_ports
         own_ports = _own_ports(subject) if direction is Direction.INGRESS else None
         self._everyone, self._some = _split(found, own_ports)
@@ -49,8 +77,14 @@ class DirectionTables:
         for number, (applied, _) in enumerate(self._some):
             for peer in applied.peers or ():
                 self._by_peer.setdefault(peer, []).append(number)
-        self._shared: dict[tuple[tuple[int, ...], tuple[Term, ...]], Table] = {}
-        self.wildcard: Table = build_table(self._everyone, found.levels, {})
+        ports = subject.named_ports if own_ports is not None else ()
+        everyone = tuple(dict.fromkeys(term.rule_id for term in self._everyone))
+        # The rules of identity 0's table, and all else on which tables depend beside own rules.
+        self._common = (found.levels.key, everyone, ports)
+        self._classes: dict[tuple[tuple[int, ...], tuple[Term, ...]], Table] = {}
+        self.wildcard: Table = cache.get(
+            self._common, lambda: build_table(self._everyone, found.levels, {}, cache.order)
+        )
         self.tables: dict[Identity, Table] = {}
         if self.wildcard:
             self.tables[ANY_IDENTITY] = self.wildcard
@@ -60,6 +94,10 @@ class DirectionTables:
     def peers(self) -> Iterable[Peer]:
         """The peers that the rules name."""
         return self._by_peer
+
+    def in_use(self) -> Iterable[Table]:
+        """All tables that this holds on to."""
+        return (self.wildcard, *self._classes.values())
 
     def add(self, identity: Identity, chosen: Iterable[Peer]) -> Table:
         """Take in an identity that these peers select (others are ignored); returns its table."""
@@ -89,15 +127,19 @@ class DirectionTables:
         if not numbers and not named:
             return _NO_TABLE
         key = (numbers, named)
-        table = self._shared.get(key)
+        table = self._classes.get(key)
         if table is None:
-            own = [term for number in numbers for term in self._some[number][1]]
-            terms = [*self._everyone, *own, *named]
-            table = build_table(terms, self.rules.levels, self.wildcard)
-            self._shared[key] = table
+            rules = tuple(self._some[number][0].rule_id for number in numbers)
+            table = self._cache.get((self._common, rules, named), lambda: self._build(*key))
+            self._classes[key] = table
         if table:
             self.tables[identity] = table
         return table
+
+    def _build(self, numbers: tuple[int, ...], named: tuple[Term, ...]) -> Table:
+        own = [term for number in numbers for term in self._some[number][1]]
+        terms = [*self._everyone, *own, *named]
+        return build_table(terms, self.rules.levels, self.wildcard, self._cache.order)
 
     def _named(self, identity: Identity, numbers: tuple[int, ...]) -> tuple[Term, ...]:
         ports = self._named_ports.get(identity)

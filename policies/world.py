@@ -55,7 +55,7 @@ from policies.identity import (
     Protocol,
 )
 from policies.labels import (
-    CIDR,
+    FQDN,
     NODE,
     Label,
     Labels,
@@ -69,7 +69,7 @@ from policies.labels import (
 from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
-from policies.resolve import names_need_prefixes, resolve
+from policies.resolve import addresses_need_one_identity, resolve
 
 RESERVED_LABELS: Final[Mapping[Identity, Labels]] = {
     HOST: reserved_labels("host"),
@@ -154,12 +154,14 @@ class World:
             self._allocate(cidr_labels(prefix), _FIRST_LOCAL)
         for prefix in self._blocks:
             self._allocate(ip_block_labels(prefix), _FIRST_LOCAL)
-        self._combined = names_need_prefixes(self.policies)
-        for name, addresses in cluster.names.items():
-            for address in addresses:
-                self._of_name(name, _longest(self._cidrs, address))
-        self.options = replace(self.options, named_ports=self._named_ports())
+        self._one_identity = addresses_need_one_identity(self.policies)
         self._by_address = self._addresses()
+        for addresses in (self._by_address, *cluster.names.values()):
+            for address in addresses:
+                self._at(address)
+        for name in cluster.names:
+            self._of_name(name)
+        self.options = replace(self.options, named_ports=self._named_ports())
         self._resolved: dict[str, Resolved] = {}
 
     def subject(self, name: str) -> Subject:
@@ -269,14 +271,12 @@ class World:
         blocks = [p for peer in cidrs if peer.inside for p in (peer.cidr, *peer.excepts)]
         return list(dict.fromkeys(selectors)), _unique(prefixes), _unique(blocks)
 
-    def _of_name(self, name: str, prefix: Network | None = None) -> Identity | None:
-        texts = [selector.text for selector in self._selectors if selector.matches(name)]
-        if not texts:
-            return None
-        labels = fqdn_labels(texts)
-        if prefix is not None and self._combined:
-            labels |= {Label(CIDR, str(prefix))}
-        return self._allocate(labels, _FIRST_LOCAL)
+    def _texts(self, name: str) -> list[str]:
+        return [selector.text for selector in self._selectors if selector.matches(name)]
+
+    def _of_name(self, name: str) -> Identity | None:
+        texts = self._texts(name)
+        return self._allocate(fqdn_labels(texts), _FIRST_LOCAL) if texts else None
 
     def _addresses(self) -> dict[Address, Identity]:
         found: dict[Address, Identity] = {}
@@ -293,13 +293,21 @@ class World:
             for text, port, protocol in endpoint.named_ports:
                 key = (text.lower(), protocol)
                 own[key] = own.get(key, frozenset()) | {port}
+        if self._one_identity:
+            for name, endpoint in self.cluster.endpoints.items():
+                base = self._of_endpoint[name]
+                for identity in self._inside(base, endpoint.ips):
+                    found[identity] = found[base]
         return {identity: own for identity, own in found.items() if own}
 
     def _inside(self, identity: Identity, addresses: Iterable[Address]) -> tuple[Identity, ...]:
-        """A pod or node, and its address as ipBlocks see it."""
+        """A pod or node, and its addresses as ipBlocks see them."""
         found = [identity]
         for address in addresses:
             prefix = _longest(self._blocks, address)
+            if prefix is not None and self._one_identity:
+                labels = self.identities[identity] | ip_block_labels(prefix)
+                return (self._allocate(labels, _FIRST_LOCAL),)
             if prefix is not None:
                 found.append(self._numbers[ip_block_labels(prefix)])
         return tuple(dict.fromkeys(found))
@@ -312,11 +320,12 @@ class World:
             outer = self._numbers[cidr_labels(prefix)]
         else:
             outer = WORLD_IPV4 if address.version == 4 else WORLD_IPV6
-        learned = [
-            identity
-            for name, addresses in self.cluster.names.items()
-            if address in addresses and (identity := self._of_name(name, prefix)) is not None
-        ]
+        names = [name for name, found in self.cluster.names.items() if address in found]
+        if self._one_identity:
+            texts = [text for name in names for text in self._texts(name)]
+            labels = self.identities[outer] | {Label(FQDN, text) for text in texts}
+            return (self._allocate(labels, _FIRST_LOCAL),)
+        learned = [found for name in names if (found := self._of_name(name)) is not None]
         return tuple(dict.fromkeys([outer, *learned]))
 
 

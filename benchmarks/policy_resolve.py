@@ -1,0 +1,257 @@
+"""How long policy takes: from cold, for one more identity, for one changed policy; and its memory.
+
+    python -m benchmarks.policy_resolve [--policies N] [--identities N] [--endpoints N]
+                                        [--shape spread|dense] [--json]
+
+*spread*: a policy selects the pods of one app of its namespace, as most do. *dense*: a third of
+them select by a label that runs across the namespace, or the whole namespace, so that every endpoint
+has many policies, and almost every one a set of its own. "All maps" is every table of every set; the
+entries that a kernel would hold are counted, and the time to write them all out is given apart.
+One core, no kernel, nothing cached before the first policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+from pathlib import Path
+
+from policies import (
+    Identity,
+    Labels,
+    Options,
+    Policy,
+    Subject,
+    cidr_labels,
+    fqdn_labels,
+    parse_policies,
+    pod_labels,
+)
+from policies.incremental import Resolver
+
+NAMESPACES = 20
+APPS = 40
+TIERS = 5
+SELECTORS = 200
+
+
+@dataclass(slots=True)
+class Figures:
+    """Seconds, unless the name says otherwise."""
+
+    shape: str
+    policies: int
+    identities: int
+    endpoints: int
+    sets: int = 0
+    policies_per_endpoint: float = 0.0
+    map_entries: int = 0
+    parse: float = 0.0
+    cold: float = 0.0
+    write_out: float = 0.0
+    identity_median: float = 0.0
+    identity_worst: float = 0.0
+    policy_median: float = 0.0
+    policy_worst: float = 0.0
+    sets_of_a_policy_most: int = 0
+    memory_megabytes: float = 0.0
+    samples: int = field(default=50)
+
+
+class Scenery:
+    """Draws a cluster and its policies, the same for the same seed."""
+
+    def __init__(self, shape: str, seed: int = 1) -> None:
+        self._random = random.Random(seed)
+        self._dense = shape == "dense"
+
+    def pod(self, number: int) -> tuple[Labels, str]:
+        home = self._random.randrange(NAMESPACES)
+        namespace = f"ns{home}"
+        labels = {
+            "app": f"app{self._random.randrange(APPS)}",
+            "tier": f"tier{self._random.randrange(TIERS)}",
+            "pod-template-hash": f"h{number}",
+        }
+        return pod_labels(labels, namespace, {"team": f"team{home % 4}"}), namespace
+
+    def identities(self, count: int) -> dict[Identity, Labels]:
+        """Nine in ten are pods, the others prefixes and sets of names."""
+        found: dict[Identity, Labels] = {}
+        for number in range(count):
+            kind = number % 20
+            if kind == 0:
+                labels = cidr_labels(ip_network((0xC6000000 + number * 256, 24)))
+            elif kind == 1:
+                labels = fqdn_labels([f"*.svc{number % SELECTORS}.example.com"])
+            else:
+                labels = self.pod(number)[0]
+            found[Identity(1000 + number)] = labels
+        return found
+
+    def policy(self, number: int) -> str:
+        """Ten rules: six on egress, three on ingress, one denial."""
+        pick = self._random.randrange
+        subject = f"matchLabels: {{app: app{pick(APPS)}}}"
+        if self._dense and number % 3 == 0:
+            subject = f"matchLabels: {{tier: tier{pick(TIERS)}}}" if number % 6 else ""
+        egress = [
+            f"toEndpoints: [{{matchLabels: {{app: app{pick(APPS)}}}}}], {self._ports(443)}",
+            f"toEndpoints: [{{matchLabels: {{app: app{pick(APPS)}, tier: tier{pick(TIERS)}}}}}]",
+            f"toEndpoints: [{{matchLabels: {{app: app{pick(APPS)},"
+            f" 'k8s:io.kubernetes.pod.namespace': ns{pick(NAMESPACES)}}}}}], {self._ports(80)}",
+            f"toCIDR: [198.{pick(4)}.{pick(256)}.0/24], {self._ports(5432)}",
+            f"toFQDNs: [{{matchPattern: '{self._pattern()}'}}], {self._ports(443)}",
+            "toEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system,"
+            " k8s-app: kube-dns}}], toPorts: [{ports: [{port: '53', protocol: ANY}], rules:"
+            f" {{dns: [{{matchPattern: '{self._pattern()}'}}]}}}}]",
+        ]
+        ingress = [
+            f"fromEndpoints: [{{matchLabels: {{app: app{pick(APPS)}}}}}], {self._ports(8080)}",
+            f"fromEndpoints: [{{matchLabels: {{tier: tier{pick(TIERS)}}}}}], {self._ports(9090)}",
+            "fromEntities: [host, kube-apiserver]",
+        ]
+        denial = f"toEndpoints: [{{matchLabels: {{app: app{pick(APPS)}}}}}], {self._ports(22)}"
+        lines = [
+            "apiVersion: cilium.io/v2",
+            "kind: CiliumNetworkPolicy",
+            f"metadata: {{name: p{number}, namespace: ns{pick(NAMESPACES)}}}",
+            "spec:",
+            f"  endpointSelector: {{{subject}}}",
+            "  egress:",
+            *(f"  - {{{rule}}}" for rule in egress),
+            "  ingress:",
+            *(f"  - {{{rule}}}" for rule in ingress),
+            "  egressDeny:",
+            f"  - {{{denial}}}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _pattern(self) -> str:
+        return f"*.svc{self._random.randrange(SELECTORS)}.example.com"
+
+    def _ports(self, port: int) -> str:
+        first = port + self._random.randrange(8)
+        return f"toPorts: [{{ports: [{{port: '{first}', protocol: TCP}}]}}]"
+
+
+def measure(
+    shape: str,
+    policies: int,
+    identities: int,
+    endpoints: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Figures:
+    """All figures of one shape."""
+    scenery = Scenery(shape)
+    figures = Figures(shape, policies, identities, endpoints)
+    text = "---\n".join(scenery.policy(number) for number in range(policies))
+    say("parse")
+    started = time.perf_counter()
+    result = parse_policies(text, "benchmark")
+    figures.parse = time.perf_counter() - started
+    if result.errors:
+        raise RuntimeError(f"{result.errors[0]}")
+    known = scenery.identities(identities)
+    subjects = [Subject(*scenery.pod(number)) for number in range(endpoints)]
+    gc.collect()
+    before = _resident_megabytes()
+    say("cold")
+    started = time.perf_counter()
+    resolver = Resolver(known, Options())
+    resolver.update(result.policies)
+    for number, subject in enumerate(subjects):
+        resolver.set_subject(f"endpoint{number}", subject)
+    figures.cold = time.perf_counter() - started
+    gc.collect()
+    figures.memory_megabytes = _resident_megabytes() - before
+    sets = resolver.policy_sets()
+    figures.sets = len(sets)
+    chosen = [len(resolver.policy_set(f"endpoint{n}").chosen) for n in range(endpoints)]
+    figures.policies_per_endpoint = statistics.mean(chosen)
+    figures.map_entries = sum(
+        len(table)
+        for policy_set in sets
+        for tables in policy_set.tables.values()
+        for table in tables.tables.values()
+    )
+    say("one more identity")
+    times = [
+        _timed(lambda n=n: resolver.add_identity(Identity(9_000_000 + n), scenery.pod(n)[0]))  # type: ignore[misc]
+        for n in range(figures.samples)
+    ]
+    figures.identity_median, figures.identity_worst = statistics.median(times), max(times)
+    say("one changed policy")
+    times = []
+    for number in range(figures.samples):
+        changed = _renamed(scenery.policy(number * 3), result.policies[number * 3])
+        # How many sets a policy reaches is what its change costs.
+        reached = sum(
+            any(policy.name == changed.name for policy, _ in policy_set.chosen)
+            for policy_set in resolver.policy_sets()
+        )
+        figures.sets_of_a_policy_most = max(figures.sets_of_a_policy_most, reached)
+        times.append(_timed(lambda changed=changed: resolver.update([changed])))  # type: ignore[misc]
+    figures.policy_median, figures.policy_worst = statistics.median(times), max(times)
+    say("all entries")
+    started = time.perf_counter()
+    for policy_set in resolver.policy_sets():
+        policy_set.resolved()
+    figures.write_out = time.perf_counter() - started
+    return figures
+
+
+def _renamed(text: str, old: Policy) -> Policy:
+    """A newly drawn policy in the place of an old one: same subject, other rules."""
+    (new,) = parse_policies(text, "benchmark").policies
+    spec = replace(new.specs[0], subject=old.specs[0].subject)
+    return replace(new, name=old.name, namespace=old.namespace, specs=(spec,))
+
+
+def _timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def _resident_megabytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(prog="benchmarks.policy_resolve", description=__doc__)
+    parser.add_argument("--policies", type=int, default=1000)
+    parser.add_argument("--identities", type=int, default=5000)
+    parser.add_argument("--endpoints", type=int, default=250)
+    parser.add_argument("--shape", choices=("spread", "dense"), action="append")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    for shape in chosen.shape or ("spread", "dense"):
+        found = measure(
+            shape,
+            chosen.policies,
+            chosen.identities,
+            chosen.endpoints,
+            lambda what: print(f"… {what}", file=sys.stderr),
+        )
+        values = {name: getattr(found, name) for name in Figures.__dataclass_fields__}
+        if chosen.json:
+            print(json.dumps(values))
+            continue
+        for name, value in values.items():
+            print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
