@@ -45,6 +45,7 @@ from dnsproxy.model import (
     InstantInstaller,
     Judge,
     Observer,
+    Query,
     Transport,
 )
 from dnsproxy.sockets import Ports, open_listeners
@@ -98,9 +99,10 @@ class Proxy:
             if config.reply_mark:
                 for sock in listeners.tcp:  # connections and their SYN-ACKs inherit it
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, config.reply_mark)
-            udp = UdpShell(listeners.udp, config, self._endpoints, self.metrics, self._dispatch)
+            partners = (config, self._endpoints, self.metrics, self._dispatch, self._crashed)
+            udp = UdpShell(listeners.udp, *partners)
             stack.callback(udp.close)
-            tcp = TcpShell(listeners.tcp, config, self._endpoints, self.metrics, self._dispatch)
+            tcp = TcpShell(listeners.tcp, *partners)
             self._wire(udp, tcp)
             self._ports = listeners.ports
             async with trio.open_nursery() as nursery:
@@ -144,6 +146,8 @@ class Proxy:
                 self._executors[type(command)](command)
         except Exception:
             self._crashed("an event crashed the DNS proxy; it goes on")
+            if isinstance(event, Query) and event.connection:
+                self._executors[NoReply](NoReply(event.connection))
 
     def _crashed(self, what: str) -> None:
         """Count each, log ever fewer: whoever can cause one can cause thousands a second."""

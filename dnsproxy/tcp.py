@@ -9,7 +9,6 @@ connection and no other.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import socket
 from collections.abc import Callable
@@ -31,13 +30,12 @@ from dnsproxy.events import (
 )
 from dnsproxy.framing import Deframer, FramingError, frame
 from dnsproxy.metrics import Metrics
-from dnsproxy.model import EndpointLookup, Failure, Query, SocketAddress, Transport
+from dnsproxy.model import EndpointLookup, Query, SocketAddress, Transport
 from dnsproxy.sockets import upstream_socket
 
 _READ_OCTETS: Final = 16384
 _UNREAD_OCTETS: Final = 512 << 10  # of what a peer leaves lying, before it is cut off
 _NOT_READ: Final = "the server takes no queries"
-_log = logging.getLogger(__name__)
 
 _SendOctets = trio.MemorySendChannel[bytes]
 _ReceiveOctets = trio.MemoryReceiveChannel[bytes]
@@ -85,7 +83,9 @@ class TcpShell:
         endpoints: EndpointLookup,
         metrics: Metrics,
         dispatch: Callable[[Event], None],
+        crashed: Callable[[str], None],
     ) -> None:
+        self._crashed = crashed
         self._listeners = [
             trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in listeners
         ]
@@ -153,8 +153,7 @@ class TcpShell:
         try:
             await self._admit(stream)
         except Exception:
-            self._metrics.failures[Failure.CRASH] += 1
-            _log.exception("a DNS connection crashed; the others go on")
+            self._crashed("a DNS connection crashed; the others go on")
 
     async def _admit(self, stream: trio.SocketStream) -> None:
         try:

@@ -49,8 +49,10 @@ class UdpShell:
         endpoints: EndpointLookup,
         metrics: Metrics,
         dispatch: Callable[[Event], None],
+        crashed: Callable[[str], None],
     ) -> None:
         self._config = config
+        self._crashed = crashed
         self._endpoint_of = endpoints.endpoint_of
         self._metrics = metrics
         self._dispatch = dispatch
@@ -79,7 +81,10 @@ class UdpShell:
             until = time.monotonic() + _TURN_SECONDS
             while ready := poll(0, _READY_SOCKETS):
                 for fd, _ in ready:
-                    self._drain(fd)
+                    try:
+                        self._drain(fd)
+                    except Exception:  # the agent's look-up; the datagram is lost, no other
+                        self._crashed("a datagram crashed the DNS proxy; it goes on")
                 if time.monotonic() > until:
                     break
 

@@ -436,3 +436,19 @@ async def test_bug_on_one_connection_leaves_the_others(
         assert await receive(good) != b""
     assert run.proxy.metrics.failures[Failure.CRASH] == 1
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_bug_in_the_judge_leaves_its_connection(
+    inside: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        running(inside, with_tcp(pipelined=1)) as run,
+        await connected(run) as client,
+    ):
+        run.agent.broken = True
+        await client.send_all(frame(query("evil.test")))
+        await run.agent.crashed.wait()
+        run.agent.broken = False
+        await client.send_all(frame(query("evil.test", message_id=5)))
+        assert (await receive(client))[:2] == b"\x00\x05"
+    assert "ZeroDivisionError" in caplog.text

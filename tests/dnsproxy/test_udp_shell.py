@@ -343,6 +343,23 @@ async def test_want_of_descriptors_is_servfail_and_passes(inside: Net) -> None:
             assert (await client.recvfrom(512))[0].endswith(GOOD)
 
 
+async def test_bug_in_the_endpoint_lookup_costs_its_query_and_no_other(
+    inside: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Crashing(Agent):
+        def endpoint_of(self, address: str) -> int | None:
+            self.broken = not self.broken
+            return 1 // (not self.broken)
+
+    async with running(inside, agent=Crashing()) as run:
+        with run.client() as client:
+            for _ in range(2):
+                await client.sendto(query("evil.test"), (SERVER_V4, PORT))
+            got, _ = await client.recvfrom(512)
+            assert got[3] & 15 == REFUSED
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_bug_in_the_judge_costs_its_query_and_no_other(
     inside: Net, caplog: pytest.LogCaptureFixture
 ) -> None:
