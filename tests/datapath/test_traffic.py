@@ -27,6 +27,7 @@ from tests.datapath.wire import (
     GATEWAY4,
     GATEWAY6,
     IMPATIENCE_SECONDS,
+    PATIENCE_SECONDS,
     NoClsact,
     Wire,
     family_of,
@@ -66,27 +67,28 @@ def drops(bench: Bench) -> set[DropReason]:
     return {DropReason(e.reason) for e in bench.events() if e.type == EventType.DROP}
 
 
-def datagram_arrives(wire: Wire, client: str, server: str, port: int = 5000) -> bool:
-    """Whether a question reaches the server and its answer the client."""
+def datagram_arrives(wire: Wire, client: str, server: str, wait: float, port: int = 5000) -> bool:
+    """Whether a question reaches the server, within ``wait`` seconds, and its answer the client."""
     with (
         open_socket(wire.server, DATAGRAM, (server, port)) as far,
         open_socket(wire.client, DATAGRAM, (client, 0)) as near,
     ):
         near.connect((server, port))
         near.send(b"question")
-        if hears(far, IMPATIENCE_SECONDS) is None:
+        if hears(far, wait) is None:
             return False
         far.sendto(b"answer", near.getsockname())
         return hears(near) == b"answer"
 
 
-def connects(wire: Wire, client: str, server: str, port: int = 5001) -> bool:
+def connects(wire: Wire, client: str, server: str, wait: float) -> bool:
+    port = 5001
     with (
         open_socket(wire.server, STREAM, (server, port)) as far,
         open_socket(wire.client, STREAM, (client, 0)) as near,
     ):
         far.listen()
-        near.settimeout(IMPATIENCE_SECONDS)
+        near.settimeout(wait)
         try:
             near.connect((server, port))
         except TimeoutError:
@@ -102,52 +104,53 @@ def connects(wire: Wire, client: str, server: str, port: int = 5001) -> bool:
         return True
 
 
-def echoes(wire: Wire, client: str, server: str) -> bool:
+def echoes(wire: Wire, client: str, server: str, wait: float) -> bool:
     protocol = p.ICMPV6 if ":" in client else p.ICMP
     with open_socket(wire.client, RAW, (client, 0), protocol=protocol) as raw:
         raw.connect((server, 0))
         _, request = p.echo(client, server, 77)
         raw.send(request)
         wanted = 129 if ":" in client else 0
-        while (found := hears(raw, IMPATIENCE_SECONDS)) is not None:
+        while (found := hears(raw, wait)) is not None:
             message = found if ":" in client else found[20:]
             if message[0] == wanted and message[4:6] == struct.pack("!H", 77):
                 return True
         return False
 
 
-def sctp_arrives(wire: Wire, client: str, server: str) -> bool:
+def sctp_arrives(wire: Wire, client: str, server: str, wait: float) -> bool:
     with (
         open_socket(wire.server, RAW, (server, 0), protocol=p.SCTP) as far,
         open_socket(wire.client, RAW, (client, 0), protocol=p.SCTP) as near,
     ):
         near.sendto(p.sctp(1000, 2000)[1], (server, 0))
-        if hears(far, IMPATIENCE_SECONDS) is None:
+        if hears(far, wait) is None:
             return False
         far.sendto(p.sctp(2000, 1000)[1], (client, 0))
         return hears(near) is not None
 
 
-WAYS = [datagram_arrives, connects, echoes, sctp_arrives]
+Way = Callable[[Wire, str, str, float], bool]
+WAYS: list[Way] = [datagram_arrives, connects, echoes, sctp_arrives]
 every_way = pytest.mark.parametrize("arrives", WAYS, ids=["udp", "tcp", "icmp", "sctp"])
 
 
 @both_families
 @every_way
 def test_what_policy_allows_flows_both_ways(
-    bench: Bench, wire: Wire, client: str, server: str, arrives: Callable[[Wire, str, str], bool]
+    bench: Bench, wire: Wire, client: str, server: str, arrives: Way
 ) -> None:
     bench.policy(entry(0))
-    assert arrives(wire, client, server)
+    assert arrives(wire, client, server, PATIENCE_SECONDS)
     assert drops(bench) <= {DropReason.INVALID_SOURCE_IP}, "of the client's own link-local packets"
 
 
 @both_families
 @every_way
 def test_what_policy_does_not_allow_stands_still(
-    bench: Bench, wire: Wire, client: str, server: str, arrives: Callable[[Wire, str, str], bool]
+    bench: Bench, wire: Wire, client: str, server: str, arrives: Way
 ) -> None:
-    assert not arrives(wire, client, server)
+    assert not arrives(wire, client, server, IMPATIENCE_SECONDS)
     assert DropReason.POLICY_DENIED in drops(bench)
 
 
@@ -161,7 +164,7 @@ def test_a_connection_from_outside_needs_an_ingress_rule(
             if allowed:
                 bench.policy(entry(0, direction=INGRESS, protocol=6, port=5002))
             with open_socket(wire.server, STREAM, (server, 0)) as caller:
-                caller.settimeout(IMPATIENCE_SECONDS)
+                caller.settimeout(PATIENCE_SECONDS if allowed else IMPATIENCE_SECONDS)
                 if allowed:
                     caller.connect((client, 5002))
                 else:
@@ -202,9 +205,9 @@ def neighbour_state(namespace: Namespace, address: str) -> int:
 
 
 def test_without_the_programs_everything_flows(bench: Bench, wire: Wire) -> None:
-    assert not datagram_arrives(wire, CLIENT4, SERVER4)
+    assert not datagram_arrives(wire, CLIENT4, SERVER4, IMPATIENCE_SECONDS)
     wire.detach(bench)
-    assert datagram_arrives(wire, CLIENT4, SERVER4)
+    assert datagram_arrives(wire, CLIENT4, SERVER4, PATIENCE_SECONDS)
     with wire.host.entered():
         assert list(attach.attached(bench.datapath)) == []
 
@@ -212,7 +215,7 @@ def test_without_the_programs_everything_flows(bench: Bench, wire: Wire) -> None
 def test_attaching_again_swaps_the_programs_in_place(bench: Bench, wire: Wire) -> None:
     assert wire.attach(bench) == "tcx"
     assert list(attach.attached(bench.datapath)) == [wire.ifindex]
-    assert not datagram_arrives(wire, CLIENT4, SERVER4)
+    assert not datagram_arrives(wire, CLIENT4, SERVER4, IMPATIENCE_SECONDS)
 
 
 def test_the_guard_stands_when_whoever_loaded_it_has_gone(bench: Bench, wire: Wire) -> None:
@@ -224,8 +227,8 @@ def test_the_guard_stands_when_whoever_loaded_it_has_gone(bench: Bench, wire: Wi
             assert attach.attach(other, wire.ifindex, NoClsact()) == "tcx"
     finally:
         other.close()
-    assert datagram_arrives(wire, CLIENT4, SERVER4)
-    assert not datagram_arrives(wire, CLIENT4, SERVER4, 5005)
+    assert datagram_arrives(wire, CLIENT4, SERVER4, PATIENCE_SECONDS)
+    assert not datagram_arrives(wire, CLIENT4, SERVER4, IMPATIENCE_SECONDS, 5005)
 
 
 def _sizes(bench: Bench) -> dict[str, int]:
@@ -242,7 +245,7 @@ def test_a_link_of_an_interface_that_is_gone_is_replaced(bench: Bench) -> None:
         assert second.ifindex == first.ifindex
         second.attach(bench)
         try:
-            assert not datagram_arrives(second, CLIENT4, SERVER4)
+            assert not datagram_arrives(second, CLIENT4, SERVER4, IMPATIENCE_SECONDS)
         finally:
             second.detach(bench)
 

@@ -28,6 +28,7 @@ GATEWAY4, GATEWAY6, OUTER4, OUTER6 = "10.9.0.1", "fd09::1", "192.0.2.1", "2001:d
 TABLE = 777
 PATIENCE_SECONDS = 3.0
 IMPATIENCE_SECONDS = 0.15
+TENTATIVE = 0x40  # IFA_F_TENTATIVE
 IP_HDRINCL, IP_TRANSPARENT, IP_RECVORIGDSTADDR = 3, 19, 20
 IPV6_HDRINCL, IPV6_RECVORIGDSTADDR, IPV6_TRANSPARENT = 36, 74, 75
 
@@ -189,13 +190,20 @@ def _address(namespace: Namespace, index: int, *addresses: str) -> None:
             netlink.addr("add", index=index, address=address, prefixlen=bits, **nodad)
 
 
-def _wait_for_carrier(namespace: Namespace, index: int) -> None:
-    """The kernel notices in its own time that the other end has come up."""
+def _wait_until_up(namespace: Namespace, *indices: int) -> None:
+    """The kernel notices in its own time that the other end is up, and makes an address then.
+
+    Without a link-local address of its own, a router looks for no neighbours.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     with namespace.netlink() as netlink:
-        while netlink.get_links(index)[0].get("operstate") != "UP":
-            assert time.monotonic() < deadline, f"{namespace.role} has no carrier"
-            time.sleep(0.01)
+        for index in indices:
+            while not any(
+                address.get("address").startswith("fe80:") and not address["flags"] & TENTATIVE
+                for address in netlink.get_addr(index=index, family=socket.AF_INET6)
+            ):
+                assert time.monotonic() < deadline, f"{namespace.role} does not come up"
+                time.sleep(0.01)
 
 
 @contextmanager
@@ -225,8 +233,9 @@ def wired() -> Iterator[Wire]:
                     netlink.route("add", dst="default", gateway=gateway, family=family)
         with host.netlink() as netlink:
             (link,) = netlink.get_links(near)
-        _wait_for_carrier(client, inside)
-        _wait_for_carrier(server, outside)
+        _wait_until_up(client, inside)
+        _wait_until_up(server, outside)
+        _wait_until_up(host, near, uplink)
         mac = bytes.fromhex(link.get("address").replace(":", ""))
         yield Wire(client, host, server, near, mac)
     finally:
