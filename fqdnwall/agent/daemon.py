@@ -34,7 +34,13 @@ from fqdnwall.datapath.layouts import Mark
 from fqdnwall.datapath.maps import MapFull
 from fqdnwall.endpoint.endpoint import Endpoint
 from fqdnwall.endpoint.policymap import Unenforceable
-from fqdnwall.netlink import NetworkError, add_local_delivery, remove_local_delivery
+from fqdnwall.netlink import (
+    NetworkError,
+    add_local_delivery,
+    add_transparent_delivery,
+    remove_local_delivery,
+    remove_transparent_delivery,
+)
 
 log = logging.getLogger("fqdnwall.agent")
 
@@ -54,6 +60,7 @@ class Instance:
         self.name = "agent" if default else f"agent-{digest[:6].hex()}"
         offset = 0 if default else 1 + int.from_bytes(digest[:2], "big") % 0xFFFE
         self.routing_table = ROUTING_TABLES + offset
+        self.nft_table = f"fqdnwall-{self.name}"
         self.names = STATE_DIR / f"{self.name}.names.json"
 
 
@@ -113,6 +120,7 @@ def _clear(instance: Instance) -> None:
         clsact.detach(ifindex)
     loader.unload(instance.name)
     remove_local_delivery(instance.routing_table)
+    remove_transparent_delivery(instance.nft_table)
     instance.names.unlink(missing_ok=True)
 
 
@@ -148,6 +156,8 @@ class _Daemon:
 
     async def _live(self, agent: Agent, node: Node) -> None:
         add_local_delivery(None, Mark.TO_PROXY, Mark.MASK, self._instance.routing_table)
+        if self._config.transparent_upstream:
+            add_transparent_delivery(self._instance.nft_table, Mark.TO_PROXY)
         agent.firewall.learning.adopt(names.load(self._instance.names))
         self._directory.scan()
         self._tell(agent)

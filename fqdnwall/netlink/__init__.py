@@ -22,6 +22,7 @@ from fqdnwall.netlink.links import Link, addresses_of, link, links
 from fqdnwall.netlink.namespaces import entered, open_namespace, open_namespace_of
 from fqdnwall.netlink.routes import add_local_delivery, remove_local_delivery
 from fqdnwall.netlink.tc import Hook, attach_bpf, attached_bpf, detach_bpf
+from fqdnwall.netlink.transparent import add_transparent_delivery, remove_transparent_delivery
 
 __all__ = [
     "AmbiguousInterface",
@@ -32,6 +33,7 @@ __all__ = [
     "NotANamespace",
     "Veth",
     "add_local_delivery",
+    "add_transparent_delivery",
     "addresses_of",
     "attach_bpf",
     "attached_bpf",
@@ -45,5 +47,6 @@ __all__ = [
     "open_namespace",
     "open_namespace_of",
     "remove_local_delivery",
+    "remove_transparent_delivery",
     "veths_of",
 ]

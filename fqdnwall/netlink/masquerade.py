@@ -47,7 +47,7 @@ def add_masquerade(table: str, addresses: Iterable[IPAddress], ifname: str) -> N
     replaced. Raises NetworkError where the kernel has no NAT.
     """
     with nftables(_NFPROTO_INET) as nft:
-        _remove(nft, table)
+        remove_table(nft, table)
         nft.table("add", name=table)
         _base_chain(nft, table, _FORWARD, "filter", _PRIORITY_FILTER)
         unasked = belongs_to_a_known_flow(False)
@@ -75,7 +75,7 @@ def _base_chain(nft: Any, table: str, name: str, kind: str, priority: int) -> No
 def remove_masquerade(table: str) -> None:
     """Delete the table; nothing happens where there is none."""
     with nftables(_NFPROTO_INET) as nft:
-        _remove(nft, table)
+        remove_table(nft, table)
 
 
 def masquerade_tables(prefix: str) -> frozenset[str]:
@@ -84,7 +84,8 @@ def masquerade_tables(prefix: str) -> frozenset[str]:
         return frozenset(name for name in _tables(nft) if name.startswith(prefix))
 
 
-def _remove(nft: Any, table: str) -> None:
+def remove_table(nft: Any, table: str) -> None:
+    """Delete a table, if it is there."""
     # It is looked for first: a transaction that fails is as slow as one that removes.
     if table in _tables(nft):
         with removed():
