@@ -8,8 +8,6 @@ connection and no other.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -37,8 +35,32 @@ _READ_OCTETS: Final = 16384
 _UNREAD_OCTETS: Final = 512 << 10  # of what a peer leaves lying, before it is cut off
 _NOT_READ: Final = "the server takes no queries"
 
-_SendOctets = trio.MemorySendChannel[bytes]
-_ReceiveOctets = trio.MemoryReceiveChannel[bytes]
+
+class _Outbox:
+    """Octets on their way to a peer; all that has come since the last write leaves in the next."""
+
+    def __init__(self) -> None:
+        self._octets = bytearray()
+        self._closed = False
+        self._changed = trio.Event()
+
+    def put(self, octets: bytes) -> bool:
+        """False when the peer has left too much lying: it is to be cut off."""
+        self._octets += octets
+        self._changed.set()
+        return len(self._octets) <= _UNREAD_OCTETS
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> bytes:
+        """Wait for octets; b"" once the box is closed and empty."""
+        while not self._octets and not self._closed:
+            self._changed = trio.Event()
+            await self._changed.wait()
+        octets, self._octets = bytes(self._octets), bytearray()
+        return octets
 
 
 class _Client:
@@ -49,10 +71,8 @@ class _Client:
         self.stream = stream
         self.nursery = nursery
         self.open_queries = 0
-        self.unsent_octets = 0
         self.changed = trio.Event()
-        outbox: tuple[_SendOctets, _ReceiveOctets] = trio.open_memory_channel(math.inf)
-        self.outbox, self.outgoing = outbox
+        self.outbox = _Outbox()
 
     def settle(self) -> None:
         """One query less is open."""
@@ -66,13 +86,11 @@ class _Client:
 
 
 class _Upstream:
-    """The upstream connection of a flow; `outbox` holds framed queries not yet written."""
+    """The upstream connection of a flow, and the queries on their way to it."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
-        self.unsent_octets = 0
-        outbox: tuple[_SendOctets, _ReceiveOctets] = trio.open_memory_channel(math.inf)
-        self.outbox, self.outgoing = outbox
+        self.outbox = _Outbox()
 
 
 class TcpShell:
@@ -115,12 +133,8 @@ class TcpShell:
         upstream = self._upstreams.get(command.flow)
         if upstream is None:
             return
-        octets = frame(command.payload)
-        upstream.unsent_octets += len(octets)
-        if upstream.unsent_octets > _UNREAD_OCTETS:
+        if not upstream.outbox.put(frame(command.payload)):
             self._dispatch(FlowFailed(command.flow, _NOT_READ))
-        else:
-            upstream.outbox.send_nowait(octets)
 
     def close_flow(self, command: CloseFlow) -> None:
         upstream = self._upstreams.pop(command.flow, None)
@@ -132,14 +146,9 @@ class TcpShell:
         if client is None or client.nursery.cancel_scope.cancel_called:
             self._metrics.replies_unsent += 1
             return
-        octets = frame(command.payload)
-        client.unsent_octets += len(octets)
-        if client.unsent_octets > _UNREAD_OCTETS:
+        if not client.outbox.put(frame(command.payload)):
             self._metrics.connections_timed_out += 1
             client.nursery.cancel_scope.cancel()
-            return
-        with contextlib.suppress(trio.ClosedResourceError):  # nobody waits any longer
-            client.outbox.send_nowait(octets)
         client.settle()
 
     def no_reply(self, command: NoReply) -> None:
@@ -245,10 +254,9 @@ class TcpShell:
 
     async def _write_answers(self, client: _Client) -> None:
         try:
-            async for octets in client.outgoing:
+            while octets := await client.outbox.take():
                 with trio.fail_after(self._config.tcp.send_seconds):
                     await client.stream.send_all(octets)
-                client.unsent_octets -= len(octets)
             await client.stream.send_eof()
         except trio.TooSlowError:
             self._metrics.connections_timed_out += 1
@@ -293,10 +301,9 @@ class TcpShell:
         self, stream: trio.SocketStream, flow: int, upstream: _Upstream
     ) -> None:
         try:
-            async for octets in upstream.outgoing:
+            while octets := await upstream.outbox.take():
                 with trio.fail_after(self._config.tcp.send_seconds):
                     await stream.send_all(octets)
-                upstream.unsent_octets -= len(octets)
         except trio.BrokenResourceError:
             pass  # the reader sees it too, and tells
         except trio.TooSlowError:
