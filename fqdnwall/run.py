@@ -240,6 +240,7 @@ class _Run:
             setting="run",
             socket=self._options.socket or RUN_DIR / f"{os.getpid()}.sock",
             settings=Settings(audit=self._options.audit),
+            kernel_dns=self._options.kernel_dns,
             # The host masquerades for the sandbox: a server sees the host in either case.
             upstream=UpstreamPolicy(transparent=False, aliases=aliases),
         )

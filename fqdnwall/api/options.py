@@ -44,6 +44,8 @@ class RunOptions:
     namespace: str = "default"
     socket: Path | None = None
     """None: ``RUN_DIR/<pid>.sock``."""
+    kernel_dns: bool = True
+    """False: every query goes through the proxy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,13 @@ def run(
         ),
     ] = False,
     resolver: ResolverOption = None,
+    kernel_dns: Annotated[
+        bool,
+        typer.Option(
+            "--kernel-dns/--proxy-dns",
+            help="Settle DNS in the kernel where it can be, or send every query through the proxy.",
+        ),
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No report at the end.")] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the report as JSON to FILE.")
@@ -105,6 +112,7 @@ def run(
         labels=parsed("--label", label, options.parse_label),
         namespace=namespace,
         socket=None if socket is None else socket.absolute(),
+        kernel_dns=kernel_dns,
     )
     allowed(allow, allow_cidr)
     if not namespace:
