@@ -13,15 +13,19 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fqdnwall.netlink.errors import NetworkError, NotANamespace
 
 CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+_NAMESPACE_LINK = re.compile(r"net:\[([0-9]+)\]")  # nsfs, see namespaces(7)
 _SO_NETNS_COOKIE = 71  # since Linux 5.14
 
 
@@ -81,21 +85,68 @@ def current_namespace() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def namespace_key() -> str:
-    """A name for the calling thread's namespace that is not used again before the next boot.
+@dataclass(frozen=True, slots=True)
+class NamespaceKey:
+    """A name for a namespace that is not used again before the next boot, and not after it.
 
-    Before Linux 5.14 there is no cookie, and the inode number stands in, which the kernel can
-    give to a later namespace.
+    Before Linux 5.14 there is no cookie (0 here), and only the inode number tells namespaces
+    apart, which the kernel can give to a later one.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+    boot: str  # the boot id, without dashes
+    cookie: int
+    inode: int
+
+    def __str__(self) -> str:
+        """Fit for a file name; `parse` reads it."""
+        return f"{self.boot}-{self.cookie:x}-{self.inode}"
+
+    @classmethod
+    def parse(cls, text: str) -> NamespaceKey | None:
+        """The key that is written so, or None."""
+        match text.split("-"):
+            case [boot, cookie, inode]:
+                try:
+                    return cls(boot, int(cookie, 16), int(inode))
+                except ValueError:
+                    return None
+        return None
+
+    @classmethod
+    def current(cls) -> NamespaceKey:
+        """The key of the calling thread's namespace."""
+        inode = Path("/proc/thread-self/ns/net").stat().st_ino
+        return cls(_boot_id(), _cookie(), inode)
+
+    def may_exist(self) -> bool:
+        """Whether something keeps the namespace: a process, a descriptor or a mount."""
+        return self.boot == _boot_id() and self.inode in _reachable_inodes()
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+
+
+def _cookie() -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         try:
-            cookie = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "big")
+            raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError as error:
             if error.errno != errno.ENOPROTOOPT:
                 raise
-            return f"{boot}-inode-{Path('/proc/thread-self/ns/net').stat().st_ino}"
-    return f"{boot}-{cookie:016x}"
+            return 0
+    return int.from_bytes(raw, sys.byteorder)
+
+
+def _reachable_inodes() -> set[int]:
+    """The namespaces that a process is in, has open, or that are mounted here."""
+    links: list[str] = []
+    for pattern in ("[0-9]*/ns/net", "[0-9]*/fd/*"):
+        for path in Path("/proc").glob(pattern):
+            with suppress(OSError):
+                links.append(path.readlink().name)
+    links += Path("/proc/self/mountinfo").read_text().split()
+    return {int(found.group(1)) for link in links if (found := _NAMESPACE_LINK.fullmatch(link))}
 
 
 def _setns(fd: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fqdnwall.netlink import sysctl
 from fqdnwall.netlink.links import links
-from fqdnwall.netlink.namespaces import namespace_key
+from fqdnwall.netlink.namespaces import NamespaceKey
 from fqdnwall.netlink.routes import routes
 from fqdnwall.sandbox.locks import LockFile
 
@@ -53,7 +53,7 @@ class Forwarding:
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "sysctl"
-        key = namespace_key()
+        key = str(NamespaceKey.current())
         self._state = self._directory / f"{key}.json"
         self._live = LockFile(self._directory / f"{key}.live")
 
@@ -62,6 +62,7 @@ class Forwarding:
         with self._turn():
             if not self._live.held:
                 self._restore_if_alone()
+                self._forget_ended_namespaces()
                 self._live.acquire(shared=True)
             for change in changes:
                 self._apply(change)
@@ -83,6 +84,15 @@ class Forwarding:
         if self._live.acquire(blocking=False):
             self._restore()
             self._live.release(remove=True)
+
+    def _forget_ended_namespaces(self) -> None:
+        """Nothing can be given back to a namespace that ended with its users."""
+        for state in self._directory.glob("*.json"):
+            key = NamespaceKey.parse(state.stem)
+            live = LockFile(state.with_suffix(".live"))
+            if key is not None and not key.may_exist() and live.acquire(blocking=False):
+                state.unlink()
+                live.release(remove=True)
 
     def _apply(self, change: Change) -> None:
         current = sysctl.read(change.path)

@@ -218,7 +218,10 @@ class Sandbox:
                 self.plan, self.netns_fd, options.mark, options.mask, forwarding
             )
         except OSError as error:
-            raise SandboxError(f"cannot set the host's forwarding: {error}") from error
+            raise SandboxError(
+                f"cannot set the host's forwarding ({error}); switch on net.ipv4.ip_forward and "
+                "net.ipv6.conf.all.forwarding yourself, then nothing needs to be set"
+            ) from error
 
     def _close(self) -> None:
         """Undo in reverse order; every step is tried, the first failure raised at the end."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fqdnwall.netlink import NotANamespace, entered, links, open_namespace, open_namespace_of
-from fqdnwall.netlink.namespaces import current_namespace, namespace_key, same_namespace
+from fqdnwall.netlink.namespaces import NamespaceKey, current_namespace, same_namespace
 from tests.lab.namespaces import Namespace
 
 pytestmark = pytest.mark.kernel
@@ -83,7 +83,34 @@ def test_no_descriptor_is_leaked(host: Namespace, other: Namespace, tmp_path: Pa
 
 
 def test_keys_tell_namespaces_apart_and_stay(host: Namespace, other: Namespace) -> None:
-    key = namespace_key()
+    key = NamespaceKey.current()
     with entered(other.fd):
-        assert namespace_key() != key
-    assert namespace_key() == key
+        assert NamespaceKey.current() != key
+    assert NamespaceKey.current() == key
+    assert NamespaceKey.parse(str(key)) == key
+
+
+def test_a_key_tells_whether_its_namespace_ended(host: Namespace) -> None:
+    third = Namespace.create("third", {})
+    with third.entered():
+        key = NamespaceKey.current()
+    assert key.may_exist()  # a descriptor keeps it
+    third.close()
+    assert not key.may_exist()
+
+
+def test_a_process_keeps_a_namespace(host: Namespace) -> None:
+    third = Namespace.create("third", {})
+    with third.entered():
+        key = NamespaceKey.current()
+        process = subprocess.Popen(["sleep", "100"])
+    os.close(third.fd)
+    assert key.may_exist()
+    process.kill()
+    process.wait()
+    assert not key.may_exist()
+
+
+@pytest.mark.parametrize("text", ["", "a", "a-b", "a-zz-1", "a-1-x", "a-1-2-3"])
+def test_what_is_no_key_is_not_read_as_one(text: str) -> None:
+    assert NamespaceKey.parse(text) is None

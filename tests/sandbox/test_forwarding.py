@@ -11,6 +11,7 @@ import pytest
 from fqdnwall.netlink import sysctl
 from fqdnwall.netlink.routes import routes
 from fqdnwall.sandbox.forwarding import Change, Forwarding, forwarding_changes
+from tests.lab.namespaces import Namespace
 from tests.sandbox.host import Host, eventually
 
 pytestmark = pytest.mark.kernel
@@ -55,8 +56,8 @@ def test_the_last_of_several_gives_back_whichever_it_is(inside: Host, tmp_path: 
     assert sysctl.read(V4) == "0"
 
 
-def _take_and_die(directory: Path) -> None:
-    Forwarding(directory).take([Change(V4, "1")])
+def _take_and_die(directory: Path, name: str = V4) -> None:
+    Forwarding(directory).take([Change(name, "1")])
 
 
 def test_what_a_dead_user_changed_is_given_back_by_the_next(inside: Host, tmp_path: Path) -> None:
@@ -175,3 +176,16 @@ def test_two_namespaces_have_separate_books(inside: Host, tmp_path: Path) -> Non
     assert sysctl.read(ALL4) == "1"
     ours.release()
     assert sysctl.read(ALL4) == "0"
+
+
+def test_the_books_of_a_namespace_that_ended_are_closed(inside: Host, tmp_path: Path) -> None:
+    ended = Namespace.create("ended", {})
+    context = multiprocessing.get_context("fork")
+    with ended.entered():
+        process = context.Process(target=_take_and_die, args=(tmp_path, ALL4))
+        process.start()
+    process.join()
+    assert len(list((tmp_path / "sysctl").glob("*.json"))) == 1
+    ended.close()
+    taken(tmp_path, Change(V4, "1")).release()
+    assert list((tmp_path / "sysctl").iterdir()) == []

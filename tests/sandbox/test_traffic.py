@@ -122,3 +122,24 @@ def test_a_neighbour_of_the_host_cannot_reach_into_the_sandbox(host: Host) -> No
         assert host.server.run(["timeout", "0.5", "bash", "-c", connect]).returncode == 124
     finally:
         process.communicate("\n", timeout=10)
+
+
+READ_ONLY = 'mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"'
+
+
+def test_where_sysctls_are_read_only_a_host_that_forwards_is_good_enough(host: Host) -> None:
+    with host.namespace.entered():
+        for name in ("ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"):
+            sysctl.write(name, "1")
+    argv = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", *host.command(ask(SERVER6))]
+    result = host.namespace.run(argv, resolv_conf=host.resolv_conf("nameserver 192.0.2.1\n"))
+    assert result.stdout == f"{HOST6}\n", result.stderr
+
+
+def test_where_sysctls_are_read_only_a_host_that_does_not_forward_is_told(host: Host) -> None:
+    argv = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", *host.command(["true"])]
+    result = host.namespace.run(argv, resolv_conf=host.resolv_conf("nameserver 192.0.2.1\n"))
+    assert result.returncode == 125
+    assert "net.ipv4.ip_forward" in result.stderr
+    assert "Read-only file system" in result.stderr
+    assert host.leftovers() == []
