@@ -13,6 +13,7 @@ import pytest
 
 from fqdnwall.datapath import attach, libbpf, loader
 from fqdnwall.datapath.layouts import DropReason, EventType
+from fqdnwall.netlink.tc import Hook, attach_bpf, detach_bpf
 from tests.datapath import packets as p
 from tests.datapath.bench import (
     CLIENT4,
@@ -42,6 +43,7 @@ pytestmark = pytest.mark.kernel
 STREAM, DATAGRAM, RAW = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW
 PAIRS = [(CLIENT4, SERVER4), (CLIENT6, SERVER6)]
 both_families = pytest.mark.parametrize(("client", "server"), PAIRS, ids=["v4", "v6"])
+CLSACT = {Hook.INGRESS: "from_endpoint", Hook.EGRESS: "to_endpoint"}
 NUD_REACHABLE, NUD_FAILED = 0x02, 0x20
 
 
@@ -216,6 +218,29 @@ def test_attaching_again_swaps_the_programs_in_place(bench: Bench, wire: Wire) -
     assert wire.attach(bench) == "tcx"
     assert list(attach.attached(bench.datapath)) == [wire.ifindex]
     assert not datagram_arrives(wire, CLIENT4, SERVER4, IMPATIENCE_SECONDS)
+
+
+@both_families
+def test_the_programs_guard_as_clsact_filters_too(
+    bench: Bench, plain_wire: Wire, client: str, server: str
+) -> None:
+    """As on kernels before 6.6, which have no tcx."""
+    wire = plain_wire
+    bench.endpoint(wire.ifindex)
+    with wire.host.entered():
+        for hook, name in CLSACT.items():
+            attach_bpf(wire.ifindex, hook, bench.datapath.programs[name], name)
+    try:
+        assert not datagram_arrives(wire, client, server, IMPATIENCE_SECONDS)
+        bench.policy(entry(0))
+        assert datagram_arrives(wire, client, server, PATIENCE_SECONDS)
+        assert echoes(wire, client, server, PATIENCE_SECONDS)
+    finally:
+        with wire.host.entered():
+            for hook in CLSACT:
+                detach_bpf(wire.ifindex, hook)
+    bench.policy()
+    assert datagram_arrives(wire, client, server, PATIENCE_SECONDS)
 
 
 def test_the_guard_stands_when_whoever_loaded_it_has_gone(bench: Bench, wire: Wire) -> None:
