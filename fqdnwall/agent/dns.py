@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from cachetools import LRUCache
@@ -26,17 +26,16 @@ from policies import Direction, DnsRuleSet, Identity, Protocol, Resolved, Verdic
 
 _PROTOCOLS = {Transport.UDP: Protocol.UDP, Transport.TCP: Protocol.TCP}
 RULE_SETS_KEPT = 4096
+NAMES_JUDGED = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The rules for one server, and the number of their tree in the kernel."""
+    """The rules for one server, the number of their tree in the kernel, and what was judged."""
 
     dns: DnsRuleSet
     number: int
-
-
-_NO_RULES = _Found(DnsRuleSet(()), NO_RULESET)
+    judged: LRUCache[str, Judgement] = field(default_factory=lambda: LRUCache(NAMES_JUDGED))
 
 
 class DnsPolicy:
@@ -49,8 +48,7 @@ class DnsPolicy:
         ] = LRUCache(RULE_SETS_KEPT)
 
     def endpoint_of(self, address: str) -> int | None:
-        endpoint = self._firewall.endpoint_of(ip_address(address))
-        return endpoint.id if endpoint else None
+        return self._firewall.endpoint_ids.get(address)
 
     def judge(self, query: Question) -> Judgement:
         """By the rules of the entry that sent the query to the proxy."""
@@ -58,6 +56,24 @@ class DnsPolicy:
         if endpoint is None:
             return Judgement(False)
         found = self._rule_set(endpoint, query.server, query.transport)
+        known = found.judged.get(query.qname)
+        if known is None:
+            known = found.judged[query.qname] = self._judge(endpoint, found, query)
+        return known
+
+    def install_now(self, learned: Learned) -> bool:
+        """The kernel's maps never make one wait. Raises InstallError."""
+        try:
+            self._firewall.learning.learn(learned.endpoint, learned.qname, learned.addresses)
+        except (MapFull, IdentitiesExhausted, KeyError) as error:
+            raise InstallError(f"{learned.qname}: {error}") from error
+        return True
+
+    async def install(self, learned: Learned) -> None:
+        self.install_now(learned)
+
+    def _judge(self, endpoint: Endpoint, found: _Found, query: Question) -> Judgement:
+        """By the rules; and the kernel is taught what they say of the name."""
         rule = found.dns.decide(query.qname)
         if query.transport is Transport.UDP and endpoint.resolved and not endpoint.audit:
             answer = judge(found.dns, endpoint.resolved.fqdn_selectors, query.qname)
@@ -65,12 +81,6 @@ class DnsPolicy:
         if rule is None:
             return Judgement(endpoint.audit)
         return Judgement(True, str(rule))
-
-    async def install(self, learned: Learned) -> None:
-        try:
-            self._firewall.learning.learn(learned.endpoint, learned.qname, learned.addresses)
-        except (MapFull, IdentitiesExhausted, KeyError) as error:
-            raise InstallError(f"{learned.qname}: {error}") from error
 
     def _rule_set(self, endpoint: Endpoint, server: SocketAddress, transport: Transport) -> _Found:
         key = (endpoint.id, server, transport)
@@ -83,7 +93,7 @@ class DnsPolicy:
     def _find(self, endpoint: Endpoint, server: SocketAddress, transport: Transport) -> _Found:
         resolved = endpoint.resolved
         if resolved is None:
-            return _NO_RULES
+            return _Found(DnsRuleSet(()), NO_RULESET)
         address, port = ip_address(server[0]), server[1]
         found = lookup(
             resolved.entries,
@@ -93,7 +103,7 @@ class DnsPolicy:
             port,
         )
         if found.verdict is not Verdict.REDIRECT or found.entry is None or not found.entry.l7_index:
-            return _NO_RULES
+            return _Found(DnsRuleSet(()), NO_RULESET)
         index = found.entry.l7_index - 1
         return _Found(resolved.dns[index], self._firewall.ruleset_of(resolved, index))
 

@@ -95,6 +95,8 @@ class Firewall:
         self.allocator = Allocator({labels: i for i, labels in self._recorded.items()})
         self._installed_ipcache = dict(maps.ipcache.items())
         self._by_address: dict[Address, Endpoint] = {}
+        self.endpoint_ids: dict[str, int] = {}
+        """By address, as text: asked once for every query."""
         self._batches = 0
         self.rulesets = RuleSets(maps.dns_names, self.rules, self.add_identity)
         self.rulesets.start_after(_last_ruleset(maps))
@@ -159,6 +161,7 @@ class Firewall:
         endpoint = self.endpoints.pop(endpoint_id)
         for address in endpoint.place.addresses:
             self._by_address.pop(address, None)
+            self.endpoint_ids.pop(str(address), None)
             self.maps.disown(EndpointAddress(endpoint.id, address_bytes(address)))
         self.maps.endpoints.delete(endpoint.place.ifindex)
         self.maps.policies.delete(endpoint.id)

@@ -12,6 +12,8 @@ in force: the datapath does not depend on it.
 
 from __future__ import annotations
 
+import gc
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +43,7 @@ COLLECT_SECONDS = 1.0
 EVENTS_SECONDS = 0.02
 """Between two readings of the ring buffer: what comes in between is read at once."""
 SERVFAIL = 2
+DESCRIPTORS = 16_384
 EVENTS_PER_SECOND = 20_000
 TRACE_INTERVAL_SECONDS = 5
 DNS_EVENTS_PER_SECOND = 5_000
@@ -65,6 +68,14 @@ REASONS = {
     DnsPath.ODD: "form",
     DnsPath.NO_TREE: "kernel path off",
 }
+
+
+def _raise_descriptors() -> None:
+    """The proxy's sockets, by its bounds, are more than the usual soft limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Clsact:
@@ -127,6 +138,8 @@ class Agent:
     ) -> None:
         """The proxy and the events; started when the datapath knows the proxy's sockets."""
         ring = libbpf.Ring(self.datapath.maps["events"])
+        _raise_descriptors()
+        gc.freeze()  # what is there by now stays: no collection needs to look at it again
         try:
             async with trio.open_nursery() as nursery:
                 ports = await nursery.start(self.proxy.serve)
