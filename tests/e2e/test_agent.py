@@ -210,10 +210,6 @@ def test_a_new_agent_takes_over_and_has_lost_nothing(node: Node) -> None:
     assert API in {address for entry in cached for address in entry["ips"]}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the answer is dropped by ip_forward: early demux has found the proxy's own socket",
-)
 def test_a_server_sees_the_containers_own_address_where_that_is_asked_for(node: Node) -> None:
     assert node.agent is not None
     node.agent.terminate()

@@ -144,7 +144,7 @@ def _files() -> Iterator[str]:
         yield f"namespace {path.name}"
     for directory in RUN_DIRECTORIES:
         yield from (f"file {path}" for path in _sorted_glob(directory, "**/*") if not path.is_dir())
-    for path in _sorted_glob(BPFFS, "**/*"):
+    for path in (*_sorted_glob(BPFFS, "*"), *_sorted_glob(BPFFS, "fqdnwall/*")):
         if path.suffix != ".debug":
             yield f"pin {path}"
     for temporary in _sorted_glob(Path("/tmp"), "fqdnwall*"):
