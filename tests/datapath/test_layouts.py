@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fqdnwall.datapath import layouts
@@ -64,6 +64,7 @@ def test_sizes_are_those_that_the_maps_of_a_running_node_have() -> None:
 
 @pytest.mark.parametrize("layout", layouts.STRUCTS, ids=lambda layout: layout.C_NAME)
 def test_what_is_packed_comes_back(layout: type[Layout]) -> None:
+    @settings(deadline=None)
     @given(values(layout))
     def comes_back(value: Layout) -> None:
         raw = value.pack()
@@ -83,6 +84,7 @@ def test_ports_are_in_network_order_and_the_rest_in_the_machines() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 def test_an_address_comes_back_in_its_family(address: IPv4Address | IPv6Address) -> None:
     expected = address.ipv4_mapped or address if address.version == 6 else address
