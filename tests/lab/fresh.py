@@ -1,6 +1,6 @@
 """Ten thousand connections, each to an address learned a moment before from a TTL-1 answer.
 
-    python tests/lab/fresh.py --server IP --count N [--at-once N] [--names N]
+    python tests/lab/fresh.py --server IP --count N [--at-once N] [--names N] [--a-second N]
 
 For each of `count` turns: ask `--server` for the A record of a name in the rotating zone, open a
 TCP connection to port 80 of the address in the answer, close it. Prints JSON: how many turns were
@@ -33,13 +33,26 @@ def ask(udp: socket.socket, name: str, message_id: int) -> str:
     return socket.inet_ntoa(answer[-4:])
 
 
-def turns(server: str, numbers: range, names: int, tally: collections.Counter[str]) -> set[str]:
-    """Does the turns `numbers`, counting failures by kind; returns the addresses that it saw."""
+def turns(
+    server: str,
+    numbers: range,
+    names: int,
+    pause_seconds: float,
+    tally: collections.Counter[str],
+) -> set[str]:
+    """Does the turns `numbers`, counting failures by kind; returns the addresses that it saw.
+
+    With a pause, turns begin that far apart, as long as each is done in time.
+    """
     seen = set()
+    due = time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.settimeout(ANSWER_WITHIN_SECONDS)
         udp.connect((server, 53))
         for number in numbers:
+            due += pause_seconds
+            if pause_seconds:
+                time.sleep(max(0.0, due - time.monotonic()))
             try:
                 address = ask(udp, f"n{number % names}.fresh.example", number & 0xFFFF)
                 seen.add(address)
@@ -57,13 +70,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--names", type=int, default=1_000_000)
+    parser.add_argument("--a-second", type=float, default=0.0)
     chosen = parser.parse_args()
     tallies = [collections.Counter[str]() for _ in range(chosen.at_once)]
     seen: list[set[str]] = [set() for _ in range(chosen.at_once)]
 
     def work(worker: int) -> None:
         numbers = range(worker, chosen.count, chosen.at_once)
-        seen[worker] = turns(chosen.server, numbers, chosen.names, tallies[worker])
+        pause = chosen.at_once / chosen.a_second if chosen.a_second else 0.0
+        seen[worker] = turns(chosen.server, numbers, chosen.names, pause, tallies[worker])
 
     started = time.monotonic()
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(chosen.at_once)]
