@@ -32,6 +32,8 @@ MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_SLAVE = 32, 4096, 8192, 16384, 1 << 19
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SECCOMP_MODE_FILTER = 2
+SYS_MOUNT_SETATTR = 442  # on every architecture
+MOUNT_ATTR_RDONLY, AT_RECURSIVE = 1, 0x8000
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_POSSIBLE_CAPABILITY = 63
 
@@ -143,7 +145,7 @@ def private_files(launch: dict[str, Any]) -> None:
     write_file(empty, "")
     for path in launch["hidden_paths"]:
         hide(path, empty)
-    mount("", state, flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
+    mount("", state, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     # The working directory may lie under something that is hidden now.
     try:
         os.chdir(launch["cwd"])
@@ -152,21 +154,39 @@ def private_files(launch: dict[str, Any]) -> None:
 
 
 def show_own_sys(aside: str) -> None:
-    """/sys of the new network namespace, with the host's cgroup tree but no BPF file system."""
-    readonly = os.statvfs("/sys").f_flag & os.ST_RDONLY
-    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (MS_RDONLY if readonly else 0)
+    """/sys of the new network namespace, read-only: the host's cgroups, no BPF file system."""
     cgroups = os.path.ismount("/sys/fs/cgroup")
     try:
         if cgroups:
             os.mkdir(aside)
             mount("/sys/fs/cgroup", aside, flags=MS_BIND | MS_REC)
-        mount("sysfs", "/sys", "sysfs", flags)
+        mount("sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         if cgroups:
             mount(aside, "/sys/fs/cgroup", flags=MS_MOVE)
+            make_readonly("/sys/fs/cgroup")
     except OSError:
         # A container may forbid it; what must not be seen is hidden all the same.
         if os.path.isdir("/sys/fs/bpf"):
             hide("/sys/fs/bpf", "")
+
+
+def show_own_proc() -> None:
+    """/proc of the new pid namespace; root may read the kernel's settings there, not set them."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("proc", "/proc", "proc", flags)
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs"):
+        path = f"/proc/{name}"
+        if os.path.exists(path):
+            mount(path, path, flags=MS_BIND)
+            mount("", path, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+
+
+def make_readonly(path: str) -> None:
+    """A mount and all below it, where the kernel can (since 5.12); best effort."""
+    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    flags = ctypes.c_uint(AT_RECURSIVE)
+    libc.syscall(SYS_MOUNT_SETATTR, -1, os.fsencode(path), flags, attributes, size)
 
 
 def hide(path: str, empty: str) -> None:
@@ -192,7 +212,7 @@ def init(channel: Channel, launch: dict[str, Any], inherited: dict[Any, bool]) -
     status = 1
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        show_own_proc()
         woken, wake = os.pipe()
         os.set_blocking(woken, False)
         os.set_blocking(wake, False)

@@ -6,6 +6,8 @@ What is left to prevent is undoing it from inside or going round it:
 - no_new_privs, so that neither sudo nor file capabilities give anything back;
 - a user has no capability at all; root keeps those that a container runtime would leave it.
   CAP_NET_RAW is among them: raw packets are judged at the veth like all others;
+- /proc and /sys are its namespaces' own and read-only, so that root cannot have the kernel run
+  something outside (core_pattern, uevent_helper);
 - AF_VSOCK, which is not bound to a network namespace, is refused, and io_uring, which could open
   such a socket unseen by this filter, is as if the kernel had none;
 - TIOCSTI and TIOCLINUX, by which a program types commands into the shell that started it.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import trio
 
+_PATIENCE_SECONDS = 2.0
 _SCRIPT = Path(__file__).with_name("child.py")
 
 
@@ -97,7 +97,7 @@ class SandboxProcess:
         """Send CMD a signal; one that ended already gets none."""
         try:
             await self._send({"signal": int(number)})
-        except (BrokenPipeError, ConnectionResetError):
+        except (OSError, trio.ClosedResourceError):
             return
 
     async def next_change(self) -> Stopped | Exited:
@@ -109,11 +109,24 @@ class SandboxProcess:
         return Exited(status if status >= 0 else 128 - status)
 
     async def end(self) -> None:
-        """Kill everything inside and wait until it is gone; milliseconds."""
+        """End everything inside; it is gone on return. Milliseconds. May be repeated.
+
+        Init ends when the other end of its socket is closed, the kernel kills whatever else is in
+        its pid namespace before it is gone itself, and our child waits for that.
+        """
         self._socket.close()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
-        await trio.to_thread.run_sync(self._process.wait)
+        if self._process.poll() is not None:
+            return
+        ended = os.pidfd_open(self.pid)
+        try:
+            with trio.move_on_after(_PATIENCE_SECONDS):
+                await trio.lowlevel.wait_readable(ended)
+            if self._process.poll() is None:
+                self._process.kill()
+                await trio.lowlevel.wait_readable(ended)
+        finally:
+            os.close(ended)
+        self._process.wait()
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         remaining = memoryview(json.dumps(message).encode() + b"\n")

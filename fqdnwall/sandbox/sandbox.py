@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -24,6 +25,7 @@ from typing import Any
 import trio
 
 from fqdnwall.netlink.errors import NetworkError
+from fqdnwall.netlink.namespaces import current_namespace, entered
 from fqdnwall.sandbox import network
 from fqdnwall.sandbox.caller import Account, Caller, caller
 from fqdnwall.sandbox.confinement import ROOT_CAPABILITIES, seccomp_filter
@@ -37,6 +39,7 @@ from fqdnwall.sandbox.slots import take_slot
 from fqdnwall.sandbox.terminal import Terminal
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+_KILLED = 128 + signal.SIGKILL
 # Ways to have a name resolved by the host, past the sandbox's own DNS.
 _NAME_SERVICES = (
     "/run/systemd/resolve/io.systemd.Resolve",
@@ -147,7 +150,17 @@ class Sandbox:
         await self._running.launch(self._description(command))
 
     async def wait(self) -> int:
-        """Wait for CMD, passing signals on; its exit status as a shell shows it (128 + signal)."""
+        """Wait for CMD, passing signals on; its exit status as a shell shows it (128 + signal).
+
+        However this ends, by CMD, by an exception or by being cancelled, nothing inside lives on:
+        whoever takes the datapath off afterwards leaves nobody unguarded.
+        """
+        try:
+            return await self._until_exit()
+        finally:
+            await self.end()
+
+    async def _until_exit(self) -> int:
         status: int | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._relay_signals)
@@ -155,7 +168,7 @@ class Sandbox:
                 try:
                     change = await self._running.next_change()
                 except SandboxError:
-                    status = 137  # its init was killed, and it with it
+                    status = _KILLED  # its init was killed, and it with it
                     continue
                 match change:
                     case Stopped():
@@ -165,8 +178,17 @@ class Sandbox:
             nursery.cancel_scope.cancel()
         return status
 
+    async def end(self) -> None:
+        """Kill CMD and whatever it started; they are gone on return. May be repeated.
+
+        To be called before the datapath is taken off, where `wait` was not.
+        """
+        if self._process is not None:
+            with trio.CancelScope(shield=True):
+                await self._process.end()
+
     async def signal(self, number: int) -> None:
-        """Send CMD a signal."""
+        """Send CMD a signal; nothing happens when it ended."""
         await self._running.signal(number)
 
     async def interrupted(self) -> int:
@@ -178,20 +200,30 @@ class Sandbox:
 
     async def close(self) -> None:
         """End CMD and whatever it started, and leave the host as it was."""
+        await self.end()
         with trio.CancelScope(shield=True):
-            if self._process is not None:
-                await self._process.end()
-            await trio.to_thread.run_sync(self._close)
+            await self._in_thread(self._close)
 
     async def _prepare(self) -> None:
         if os.geteuid() != 0:
             raise SandboxError("only root can make a network namespace: run it with sudo")
         # Its start-up overlaps with ours. It dies with this thread, so no worker may start it.
         self._process = SandboxProcess()
-        await trio.to_thread.run_sync(self._plan)
+        await self._in_thread(self._plan)
         self.netns_fd = await self._process.ready()
         self._undo.append(lambda: os.close(self.netns_fd))
-        await trio.to_thread.run_sync(self._connect)
+        await self._in_thread(self._connect)
+
+    async def _in_thread(self, step: Callable[[], None]) -> None:
+        """Run a blocking step in the network namespace that the main thread is in.
+
+        A worker thread is in the one where it was first started, which need not be that.
+        """
+        home = current_namespace()
+        try:
+            await trio.to_thread.run_sync(lambda: _within(home, step))
+        finally:
+            os.close(home)
 
     def _plan(self) -> None:
         options = self._options
@@ -269,6 +301,11 @@ class Sandbox:
             for caught in self._signals.read():
                 if not caught.from_kernel:
                     await self._running.signal(caught.number)
+
+
+def _within(netns_fd: int, step: Callable[[], None]) -> None:
+    with entered(netns_fd):
+        step()
 
 
 def _host_resolvers(options: SandboxOptions) -> ResolvConf:

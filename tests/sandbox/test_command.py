@@ -60,8 +60,12 @@ ATTEMPTS = (
     "umount /etc/resolv.conf",
     "mount -t bpf bpf /mnt",
     "mount -t proc proc /mnt",
-    "sysctl -w net.ipv4.conf.eth0.forwarding=1",
-    "kill -9 1; kill -0 1; false",
+    "kill -9 1 && ! kill -0 1",
+    "echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding",
+    "cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern",
+    "echo h > /proc/sysrq-trigger",
+    "mkdir /sys/fs/cgroup/x || mkdir /sys/fs/cgroup/*/x",
+    "mknod /tmp/fqdnwall-test-node b 7 0",
 )
 
 

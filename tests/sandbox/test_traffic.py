@@ -83,6 +83,7 @@ def test_ping_works_without_privileges(host: Host) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_eight_at_once_each_have_a_network_of_their_own(host: Host) -> None:
     processes: list[subprocess.Popen[str]] = []
     for number in range(8):
