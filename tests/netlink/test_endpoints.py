@@ -45,9 +45,13 @@ def test_a_namespace_leads_to_its_veth_on_the_host(host: Namespace, other: Names
 def test_pid_and_interface_lead_to_the_same_veth(host: Namespace, other: Namespace) -> None:
     join(host, other, "vethabc", "eth0", "10.1.2.3")
     process = other.start(["sleep", "100"])
-    expected = find_by_namespace(other.path)
-    assert find_by_pid(process.pid) == expected
-    assert find_by_interface("vethabc") == expected
+    ways = (
+        find_by_namespace(other.path),
+        find_by_pid(process.pid),
+        find_by_interface("vethabc"),
+    )
+    assert len({(veth.ifindex, veth.inner_ifindex, veth.inner_mac) for veth in ways}) == 1
+    assert {str(veth.inner_addresses[0]) for veth in ways} == {"10.1.2.3/24"}
 
 
 def test_several_veths_are_listed_for_a_choice(host: Namespace, other: Namespace) -> None:
