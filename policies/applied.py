@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from policies.decide import Levels
 from policies.entries import RuleRef
-from policies.expand import expand_peer
+from policies.expand import REFERENCES, expand_peer
 from policies.identity import Direction
 from policies.labels import K8S, NAMESPACE_KEY, RESERVED, Label, Labels
 from policies.model import Action, EntityPeer, Peer, Policy, Rule, Spec, Tier
@@ -129,6 +129,8 @@ def level_of(applied: Applied) -> tuple[Tier, int]:
 def _expanded(rule: Rule, options: Options) -> tuple[Peer, ...] | None:
     if rule.peers is None:
         return None
+    if not any(isinstance(peer, REFERENCES) for peer in rule.peers):
+        return rule.peers
     return tuple(base for peer in rule.peers for base in expand_peer(peer, options))
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from policies.labels import ANY_SOURCE, K8S, NAMESPACE_KEY, Label, Selector, label_is
 from policies.model import CidrGroupPeer, CidrPeer, LabelPeer, Peer, ServicePeer
 from policies.options import Options, Service
+
+REFERENCES: Final = (CidrGroupPeer, ServicePeer)
+"""The kinds of peer that stand for others."""
 
 
 def expand_peer(peer: Peer, options: Options) -> tuple[Peer, ...]:

@@ -30,6 +30,7 @@ class Considered:
     tier: Tier
     knows_peer: bool
     knows_port: bool
+    names_ports: bool
     decided: bool = False
 
     @property
@@ -86,6 +87,7 @@ def consider(
             applied.policy.tier,
             any(_knows_peer(applied, index, labels) for labels in candidates.values()),
             _knows_port(applied, (protocol, port), _names(direction, subject, candidates, options)),
+            applied.rule.ports is not None,
             ref == decided,
         )
         for applied in found.applied
@@ -164,6 +166,6 @@ def _nearest(considered: Sequence[Considered]) -> tuple[str, ...]:
     lines += [
         f"{c.rule} allows this port, but not this peer"
         for c in considered
-        if c.action is Action.ALLOW and c.knows_port and not c.knows_peer
+        if c.action is Action.ALLOW and c.names_ports and c.knows_port and not c.knows_peer
     ]
     return tuple(lines) or ("no rule is near: add one for this peer and this port",)

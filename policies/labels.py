@@ -163,6 +163,7 @@ class Selector:
     # The labels without which nothing holds are looked up at once; what is left is asked in turn.
     _needed: Labels = field(init=False, repr=False, compare=False)
     _others: tuple[Requirement, ...] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         plain = [r for r in self.requirements if r.is_plain]
@@ -170,6 +171,11 @@ class Selector:
         object.__setattr__(self, "_needed", needed)
         others = tuple(r for r in self.requirements if not r.is_plain)
         object.__setattr__(self, "_others", others)
+        object.__setattr__(self, "_hash", hash(self.requirements))
+
+    def __hash__(self) -> int:
+        """Selectors are looked up far more often than they are made."""
+        return self._hash
 
     def matches(self, labels: Labels) -> bool:
         if not self._needed <= labels:

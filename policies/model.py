@@ -55,6 +55,14 @@ class CidrPeer:
     cidr: Network
     excepts: tuple[Network, ...] = ()
     inside: bool = False
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.cidr, self.excepts, self.inside)))
+
+    def __hash__(self) -> int:
+        """Peers are looked up far more often than they are made."""
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ def tables_of(
     cache: TableCache | None = None,
 ) -> dict[Direction, DirectionTables]:
     """The tables of the directions that are enforced."""
-    cache = cache or TableCache(lambda rule_id: (rule_id,))
+    if cache is None:
+        cache = TableCache(lambda rule_id: (rule_id,))
     return {
         direction: DirectionTables(direction, rules, subject, index, options, cache)
         for direction, rules in zip(Direction, found, strict=True)
