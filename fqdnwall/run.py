@@ -94,6 +94,8 @@ def run(options: RunOptions, show: Callable[[Report], None]) -> int:
     """
     try:
         guarded = read_policies(options)
+        # Before the report can be made, a request for it must not end us.
+        signal.signal(signal.SIGUSR1, lambda *_: None)
         with sandbox.caught_signals() as signals:
             return trio.run(_Run(options, guarded, signals, show).main)
     except Exception as error:
@@ -201,7 +203,8 @@ class _Run:
         self._endpoint: Endpoint | None = None
 
     async def main(self) -> int:
-        prepared = sandbox.SandboxOptions(resolvers=self._options.resolvers)
+        hidden = (self._options.socket,) if self._options.socket else ()
+        prepared = sandbox.SandboxOptions(resolvers=self._options.resolvers, hidden=hidden)
         async with await sandbox.prepare(prepared, self._signals) as box:
             self._timings.done("namespace")
             datapath = await trio.to_thread.run_sync(loader.load, box.plan.pins, SIZES)
@@ -209,6 +212,9 @@ class _Run:
             try:
                 return await self._guard(box, datapath)
             finally:
+                # Nothing inside may outlive what guards it.
+                with trio.CancelScope(shield=True):
+                    await box.end()
                 datapath.close()
                 loader.unload(box.plan.pins)
 
