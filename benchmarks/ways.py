@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from fqdnwall.api.client import AgentClient
 from tests.lab import Lab, world
 from tests.lab.container import load_nftables
 from tests.lab.guard import Outcome, Session
@@ -90,7 +91,7 @@ def guarded(
     lab: Lab, title: str, options: Sequence[str], learned: int, warm: Sequence[str]
 ) -> Iterator[Guarded]:
     """A session that has learned the addresses of the names `warm`, and `learned` more."""
-    with Session(lab, options) as session:
+    with Session(lab, ("--quiet", *options)) as session:
         way = Guarded(title, session)
         for name in warm:
             way.do(("dig", "+tcp", "+short", name))
@@ -99,13 +100,19 @@ def guarded(
         yield way
 
 
-def fill(way: Way, lab: Lab, addresses: int) -> None:
-    """Has the client look up so many addresses that last an hour."""
+def fill(way: Guarded, lab: Lab, addresses: int) -> None:
+    """Has the client look up so many addresses that last an hour.
+
+    Raises RuntimeError when the firewall has not learned them.
+    """
     names = lab.directory / f"fill-{addresses}.txt"
     count = addresses // world.ADDRESSES_A_LASTING_ANSWER
     names.write_text("".join(f"n{number}.{world.LASTING_ZONE} A\n" for number in range(count)))
     server = lab.resolvers[0]
     way.do(("dnsperf", "-s", server, "-d", str(names), "-n", "1", "-e", "-q", "20", "-t", "10"))
+    learned = len(AgentClient(way.session.socket).learned())
+    if learned < addresses:
+        raise RuntimeError(f"{learned} addresses learned, {addresses} wanted")
 
 
 def policy_with(entries: int, port: int) -> str:

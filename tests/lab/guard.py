@@ -20,7 +20,7 @@ from tests.lab.lab import Lab
 
 FQDNWALL = Path(sys.executable).with_name("fqdnwall")
 RUN_SOCKETS = Path("/run/fqdnwall/run")
-STARTS_WITHIN_SECONDS = 20.0
+ENDS_WITHIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Session:
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:
-            self.exit_status = self.process.wait(15)
+            self.exit_status = self.process.wait(ENDS_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.exit_status = self.process.wait()
