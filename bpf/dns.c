@@ -125,6 +125,7 @@ static inline int refuse(struct __sk_buff *skb, struct scratch *scratch, struct 
 	dns->event.ttl = 0;
 	send_dns_event(flow, dns, &dns->exchange, settings, DNS_PATH_REFUSED);
 	count_packet(0, true, flow->length);
+	count_endpoint(flow->endpoint.id, false, true, flow->length);
 	skb->mark = (skb->mark & ~MARK_MASK) | MARK_FROM_PROXY;
 	return bpf_redirect(skb->ifindex, 0);
 }

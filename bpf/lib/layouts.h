@@ -8,6 +8,7 @@
 #define DNS_ADDRESSES_MAX 64
 #define DNS_ADDRESSES_FEW 4
 #define DNS_EVENT_FEW_SIZE 392
+#define ENDPOINT_SLOTS 4096
 #define CALL_DNS_QUERY 0
 #define CALL_DNS_ANSWER 1
 #define CALL_DNS_RECORDS 2
@@ -379,6 +380,7 @@ BPF_F_TABLE("lru_hash", struct ct_key, struct ct_value, conntrack, 1, 0);
 BPF_F_TABLE("lru_hash", struct fragment_key, struct fragment_value, fragments, 1, 0);
 BPF_F_TABLE("lru_percpu_hash", struct rule_key, struct counter, rule_stats, 1, 0);
 BPF_F_TABLE("percpu_array", u32, struct counter, drop_stats, 512, 0);
+BPF_F_TABLE("percpu_array", u32, struct counter, endpoint_stats, 16384, 0);
 BPF_F_TABLE("lru_hash", u32, struct event_budget, budgets, 1, 0);
 BPF_F_TABLE("percpu_array", u32, u64, events_lost, 1, 0);
 BPF_RINGBUF_OUTPUT(events, 1);

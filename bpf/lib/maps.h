@@ -155,6 +155,18 @@ static inline void count_packet(u8 reason, bool from_endpoint, u32 length)
 	}
 }
 
+/* As count_packet(), for one endpoint: what was forwarded and what was dropped. */
+static inline void count_endpoint(u32 endpoint, bool dropped, bool from_endpoint, u32 length)
+{
+	u32 index = endpoint % ENDPOINT_SLOTS * 4 + dropped * 2 + from_endpoint;
+	struct counter *counter = endpoint_stats.lookup(&index);
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += length;
+	}
+}
+
 static inline struct event_budget *budget_of(u32 endpoint)
 {
 	struct event_budget fresh = {};

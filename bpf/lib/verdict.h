@@ -12,6 +12,7 @@
 static inline int drop(struct flow *flow, int reason, bool egress, u32 identity, u32 rule)
 {
 	count_packet(reason, flow->from_endpoint, flow->length);
+	count_endpoint(flow->endpoint.id, true, flow->from_endpoint, flow->length);
 	send_event(flow, EVENT_DROP, reason, egress, identity, rule, false);
 	return TC_ACT_SHOT;
 }
@@ -19,6 +20,7 @@ static inline int drop(struct flow *flow, int reason, bool egress, u32 identity,
 static inline int pass(struct flow *flow)
 {
 	count_packet(0, flow->from_endpoint, flow->length);
+	count_endpoint(flow->endpoint.id, false, flow->from_endpoint, flow->length);
 	return PASS;
 }
 

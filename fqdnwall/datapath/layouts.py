@@ -523,6 +523,8 @@ class DnsEvent(Layout):
 DNS_ADDRESSES_FEW = 4
 DNS_EVENT_FEW_SIZE = DnsEvent.size() - ADDRESS_BYTES * (DNS_ADDRESSES_MAX - DNS_ADDRESSES_FEW)
 """Octets of a ``DnsEvent`` with so few addresses, padding included."""
+ENDPOINT_SLOTS = 4096
+"""So many endpoints have packet counters of their own: number modulo this, four counters each."""
 IDENTITY_RECORD_BYTES = 2048
 ENDPOINT_RECORD_BYTES = 4096
 
@@ -628,6 +630,7 @@ MAPS: tuple[MapSpec, ...] = (
     MapSpec("fragments", MapType.LRU_HASH, FragmentKey, FragmentValue, 8192),
     MapSpec("rule_stats", MapType.LRU_PERCPU_HASH, RuleKey, Counter, 16384),
     MapSpec("drop_stats", MapType.PERCPU_ARRAY, "u32", Counter, 512),
+    MapSpec("endpoint_stats", MapType.PERCPU_ARRAY, "u32", Counter, 4 * ENDPOINT_SLOTS),
     MapSpec("budgets", MapType.LRU_HASH, "u32", EventBudget, 4096),
     MapSpec("events_lost", MapType.PERCPU_ARRAY, "u32", "u64", 1),
     MapSpec("events", MapType.RINGBUF, "u32", "u32", 1 << 20),
@@ -702,6 +705,7 @@ def header() -> str:
         f"#define DNS_ADDRESSES_MAX {DNS_ADDRESSES_MAX}",
         f"#define DNS_ADDRESSES_FEW {DNS_ADDRESSES_FEW}",
         f"#define DNS_EVENT_FEW_SIZE {DNS_EVENT_FEW_SIZE}",
+        f"#define ENDPOINT_SLOTS {ENDPOINT_SLOTS}",
         *(f"#define CALL_{name.upper()} {index}" for name, index in TAIL_CALLS.items()),
         "",
         "/* An IPv6 address in network order; IPv4 as ::ffff:a.b.c.d. */",

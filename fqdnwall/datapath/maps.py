@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from fqdnwall.datapath import libbpf, loader
 from fqdnwall.datapath.layout import Layout
 from fqdnwall.datapath.layouts import (
+    ENDPOINT_SLOTS,
     MAPS,
     POLICY_SHAPE,
     Counter,
@@ -55,6 +56,17 @@ class MapFull(Exception):
     """The map holds as many entries as it may."""
 
 
+@contextlib.contextmanager
+def _full_is_said() -> Iterator[None]:
+    """Raises MapFull in the place of the OSError that means it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise MapFull(str(error)) from error
+        raise
+
+
 class Table(Generic[K, V]):
     """A map from one layout to another. Raises MapFull or OSError."""
 
@@ -68,20 +80,12 @@ class Table(Generic[K, V]):
         return None if raw is None else self._value.unpack(raw)
 
     def put(self, key: K, value: V) -> None:
-        try:
+        with _full_is_said():
             libbpf.update(self.fd, key.pack(), value.pack())
-        except OSError as error:
-            if error.errno in FULL:
-                raise MapFull(str(error)) from error
-            raise
 
     def put_many(self, items: Iterable[tuple[K, V]]) -> None:
-        try:
+        with _full_is_said():
             libbpf.update_batch(self.fd, [(key.pack(), value.pack()) for key, value in items])
-        except OSError as error:
-            if error.errno in FULL:
-                raise MapFull(str(error)) from error
-            raise
 
     def delete(self, key: K) -> bool:
         return libbpf.delete(self.fd, key.pack())
@@ -136,12 +140,8 @@ class Numbered(Generic[V]):
         self._value = value
 
     def put(self, number: int, value: V) -> None:
-        try:
+        with _full_is_said():
             libbpf.update(self.fd, _u32(number), value.pack())
-        except OSError as error:
-            if error.errno in FULL:
-                raise MapFull(str(error)) from error
-            raise
 
     def get(self, number: int) -> V | None:
         raw = libbpf.lookup(self.fd, _u32(number), self._value.size())
@@ -158,7 +158,7 @@ class Numbered(Generic[V]):
 
 
 class Policies:
-    """endpoint id → a whole policy, in an inner map of its own."""
+    """endpoint id → a whole policy, in an inner map that endpoints may share."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -169,34 +169,60 @@ class Policies:
         items = [(key.pack(), value.pack()) for key, value in entries]
         if len(items) > POLICY_SHAPE.default:
             raise MapFull(f"a policy of {len(items)} entries; {POLICY_SHAPE.default} fit")
-        fd = loader.create(POLICY_SHAPE, POLICY_SHAPE.default)
-        try:
-            libbpf.update_batch(fd, items)
-        except OSError:
-            os.close(fd)
-            raise
+        with _full_is_said():
+            fd = loader.create(POLICY_SHAPE, POLICY_SHAPE.default)
+            try:
+                libbpf.update_batch(fd, items)
+            except OSError:
+                os.close(fd)
+                raise
         return fd
+
+    @staticmethod
+    def close(policy_fd: int) -> None:
+        """Let go of an inner map; it lives on for as long as an endpoint has it."""
+        os.close(policy_fd)
 
     @staticmethod
     def add(policy_fd: int, entries: Iterable[tuple[PolicyKey, PolicyValue]]) -> None:
         """Entries for identities that no packet can have yet. Raises MapFull."""
         Table(policy_fd, PolicyKey, PolicyValue).put_many(entries)
 
+    @staticmethod
+    def take(policy_fd: int, keys: Iterable[PolicyKey]) -> None:
+        """Take off entries of identities that no packet has any more."""
+        for key in keys:
+            libbpf.delete(policy_fd, key.pack())
+
     def set(self, endpoint: int, policy_fd: int) -> None:
         """Swap the endpoint's policy: every packet sees the old one or the new one."""
-        libbpf.update(self.fd, _u32(endpoint), _u32(policy_fd))
+        with _full_is_said():
+            libbpf.update(self.fd, _u32(endpoint), _u32(policy_fd))
 
     def delete(self, endpoint: int) -> bool:
         return libbpf.delete(self.fd, _u32(endpoint))
 
+    def endpoints(self) -> list[int]:
+        """Those that have a policy."""
+        return [int.from_bytes(key, "little") for key in libbpf.keys(self.fd, 4)]
+
+    def open(self, endpoint: int) -> int | None:
+        """The inner map of an endpoint; the caller owns its fd."""
+        raw = libbpf.lookup(self.fd, _u32(endpoint), 4)
+        return None if raw is None else libbpf.map_by_id(int.from_bytes(raw, "little"))
+
+    @staticmethod
+    def read(policy_fd: int) -> dict[PolicyKey, PolicyValue]:
+        """What an inner map holds."""
+        return dict(Table(policy_fd, PolicyKey, PolicyValue).items())
+
     def entries(self, endpoint: int) -> list[tuple[PolicyKey, PolicyValue]]:
         """What the kernel holds for the endpoint."""
-        raw = libbpf.lookup(self.fd, _u32(endpoint), 4)
-        if raw is None:
+        fd = self.open(endpoint)
+        if fd is None:
             return []
-        fd = libbpf.map_by_id(int.from_bytes(raw, "little"))
         try:
-            return list(Table(fd, PolicyKey, PolicyValue).items())
+            return list(self.read(fd).items())
         finally:
             os.close(fd)
 
@@ -227,8 +253,9 @@ class Maps:
         )
 
     def own(self, owned: EndpointAddress) -> None:
-        """Let the endpoint send from the address."""
-        libbpf.update(self.fds["endpoint_ips"], owned.pack(), b"\x01")
+        """Let the endpoint send from the address. Raises MapFull."""
+        with _full_is_said():
+            libbpf.update(self.fds["endpoint_ips"], owned.pack(), b"\x01")
 
     def disown(self, owned: EndpointAddress) -> None:
         libbpf.delete(self.fds["endpoint_ips"], owned.pack())
@@ -254,6 +281,24 @@ class Maps:
             if total is not None:
                 out[RuleKey.unpack(key)] = total
         return out
+
+    def counted_rules(self) -> list[RuleKey]:
+        """Rules that ``rule_counters`` knows."""
+        keys = libbpf.keys(self.fds["rule_stats"], RuleKey.size())
+        return [RuleKey.unpack(key) for key in keys]
+
+    def endpoint_counter(self, endpoint: int, *, dropped: bool, egress: bool) -> Counter:
+        """An endpoint's packets and bytes; egress is what it sends."""
+        index = endpoint % ENDPOINT_SLOTS * 4 + dropped * 2 + egress
+        return self._sum("endpoint_stats", _u32(index)) or Counter(0, 0)
+
+    def clear_endpoint_counters(self, endpoint: int) -> None:
+        """Let a new endpoint begin at zero."""
+        zeros = bytes(Counter.size() * libbpf.cpus())
+        for index in range(4):
+            key = _u32(endpoint % ENDPOINT_SLOTS * 4 + index)
+            with contextlib.suppress(OSError):  # an instance with few endpoints has fewer slots
+                libbpf.update(self.fds["endpoint_stats"], key, zeros)
 
     def dns_counters(self) -> dict[tuple[int, DnsPath], int]:
         """(endpoint, path) → DNS messages that went that way."""
