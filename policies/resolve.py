@@ -26,7 +26,7 @@ from policies.entries import (
 from policies.identity import Direction, Identity
 from policies.l4 import L4
 from policies.labels import Labels, Network
-from policies.model import Action, CidrPeer, FqdnPeer, HttpRule, Policy, PortRule
+from policies.model import Action, CidrPeer, FqdnPeer, HttpRule, Policy, PortRule, ServicePeer
 from policies.names import NameSelector
 from policies.options import Options, Subject
 from policies.peerindex import PeerIndex
@@ -117,15 +117,17 @@ def addresses_need_one_identity(policies: Iterable[Policy]) -> bool:
     """Whether all that is true of an address must stand in the labels of one identity.
 
     As a rule an address may have several identities (its own, learned names, ipBlocks), and the
-    best of what they are allowed is what their rules allow together. Not so when a rule PASSes a
-    network to a lower tier: such a rule takes away what another identity of the same address is
-    given. Then an address outside carries its prefix and its names in one identity, and one of a
-    pod or node the pod's labels and its prefix (of ``Resolved.ip_blocks``).
+    best of what they are allowed is what their rules allow together. Not so where a rule PASSes
+    traffic to a lower tier and one is about addresses in the cluster: a pass that one identity
+    meets takes away what another is given. Then an address outside carries its prefix and its names
+    in one identity, and one of a pod or node the pod's labels and its prefix (of
+    ``Resolved.ip_blocks``).
     """
-    return any(
-        rule.action is Action.PASS and any(isinstance(peer, CidrPeer) for peer in rule.peers or ())
-        for policy in policies
-        for rule in policy.rules
+    rules = [rule for policy in policies for rule in policy.rules]
+    return any(rule.action is Action.PASS for rule in rules) and any(
+        isinstance(peer, ServicePeer) or (isinstance(peer, CidrPeer) and peer.inside)
+        for rule in rules
+        for peer in rule.peers or ()
     )
 
 

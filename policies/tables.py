@@ -33,6 +33,7 @@ class TableCache:
     def __init__(self, order: Order) -> None:
         self.order = order
         self._tables: dict[object, Table] = {}
+        self._terms: dict[tuple[int, int], list[Term]] = {}
 
     def __len__(self) -> int:
         return len(self._tables)
@@ -44,8 +45,17 @@ class TableCache:
             table = self._tables[key] = make()
         return table
 
+    def terms(self, applied: Applied, level: int) -> list[Term]:
+        """The terms of a rule at a level, but for those of ports that go by name."""
+        key = (applied.rule_id, level)
+        terms = self._terms.get(key)
+        if terms is None:
+            terms = self._terms[key] = terms_of(applied.rule, applied.rule_id, level, None)
+        return terms
+
     def keep_only(self, tables: Iterable[Table]) -> None:
         """Forget the tables that are not among these."""
+        self._terms.clear()
         kept = {id(table) for table in tables}
         self._tables = {key: t for key, t in self._tables.items() if id(t) in kept}
 
@@ -66,7 +76,7 @@ class DirectionTables:
         self._cache = cache
         self._named_ports = options.named_ports
         own_ports = _own_ports(subject) if direction is Direction.INGRESS else None
-        self._everyone, self._some = _split(found, own_ports)
+        self._everyone, self._some = _split(found, own_ports, cache)
         if direction is Direction.INGRESS and options.allow_localhost:
             level = found.levels.number[(Tier.NORMAL, 0)]
             localhost = Applied(_NO_POLICY, _LOCALHOST_RULE, 0, (EntityPeer("host"),))
@@ -124,14 +134,14 @@ class DirectionTables:
 
     def _put(self, identity: Identity, numbers: tuple[int, ...]) -> Table:
         named = self._named(identity, numbers) if self._naming else ()
-        if not numbers and not named:
-            return _NO_TABLE
-        key = (numbers, named)
-        table = self._classes.get(key)
+        table = self._classes.get((numbers, named))
         if table is None:
+            if not numbers and not named:
+                return _NO_TABLE
             rules = tuple(self._some[number][0].rule_id for number in numbers)
-            table = self._cache.get((self._common, rules, named), lambda: self._build(*key))
-            self._classes[key] = table
+            key = (self._common, rules, named)
+            table = self._cache.get(key, lambda: self._build(numbers, named))
+            self._classes[numbers, named] = table
         if table:
             self.tables[identity] = table
         return table
@@ -155,16 +165,16 @@ class DirectionTables:
 
 
 def _split(
-    found: DirectionRules, own_ports: NamedPorts | None
+    found: DirectionRules, own_ports: NamedPorts | None, cache: TableCache
 ) -> tuple[list[Term], list[tuple[Applied, list[Term]]]]:
     """The terms for every peer, and those of rules that name their peers."""
     everyone: list[Term] = []
     some: list[tuple[Applied, list[Term]]] = []
     for applied in found.applied:
         level = found.levels.number[level_of(applied)]
-        terms = terms_of(applied.rule, applied.rule_id, level, None)
-        if own_ports is not None and _has_names(applied.rule):
-            terms += terms_of(applied.rule, applied.rule_id, level, own_ports)
+        terms = cache.terms(applied, level)
+        if own_ports and _has_names(applied.rule):
+            terms = terms + terms_of(applied.rule, applied.rule_id, level, own_ports)
         if is_everyone(applied.peers):
             everyone += terms
         else:
