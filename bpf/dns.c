@@ -104,6 +104,8 @@ static inline bool note_exchange(struct flow *flow, struct dns_message *dns,
 	exchange->rule = place->rule;
 	exchange->type = dns->type;
 	exchange->name_size = dns->name_size;
+	exchange->edns = dns->edns;
+	exchange->dnssec_ok = dns->dnssec_ok;
 	exchange->pad = 0;
 	__builtin_memcpy(exchange->name, dns->key.name, sizeof(exchange->name));
 	return !exchange_store(&key, exchange);
@@ -116,7 +118,7 @@ static inline int refuse(struct __sk_buff *skb, struct scratch *scratch, struct 
 	struct flow *flow = &scratch->flow;
 	u16 flags = DNS_QR | (dns->flags & (DNS_RD | DNS_CD)) | DNS_RA | settings->dns_refusal;
 
-	if (!reply || !dns_build(skb, dns, reply, flags, dns->edns, true) ||
+	if (!reply || !dns_build(skb, dns, reply, flags, true) ||
 	    !dns_send(skb, &scratch->packet, reply, true))
 		return drop(flow, DROP_INVALID_PACKET, true, 0, 0);
 	__builtin_memset(&dns->exchange, 0, sizeof(dns->exchange));
@@ -167,15 +169,43 @@ static inline bool same_question(struct dns_message *dns, struct dns_exchange *e
 	return true;
 }
 
-/* The same answer with its sections emptied: the client asks again over TCP, by the proxy. */
+/*
+ * Takes the exchange that the answer belongs to out of the map, into dns->exchange; false when
+ * there is none. The entry's memory may become another exchange's while it is read: what was copied
+ * counts only if the entry stands there afterwards as it did before.
+ */
+static inline bool take_exchange(struct flow *flow, struct dns_message *dns)
+{
+	struct dns_exchange *exchange = &dns->exchange;
+	struct dns_exchange *found;
+	struct dns_exchange_key key;
+
+	exchange_key(&flow->key, dns->id, &key);
+	found = exchange_find(&key);
+	if (!found)
+		return false;
+	__builtin_memcpy(exchange, found, sizeof(*exchange));
+	reload();
+	found = exchange_find(&key);
+	if (!found || found->sent != exchange->sent ||
+	    flow->now - exchange->sent > DNS_EXCHANGE_SECONDS * NS_PER_SECOND)
+		return false;
+	return same_question(dns, exchange) && !exchange_remove(&key);
+}
+
+/*
+ * The same answer with its sections emptied: the client asks again over TCP, by the proxy. Of an
+ * answer in fragments only the first becomes one, and the others are dropped.
+ */
 static inline int truncate(struct __sk_buff *skb, struct scratch *scratch, struct dns_message *dns,
 			   struct node_config *settings)
 {
 	struct dns_reply *reply = dns_reply();
 	struct flow *flow = &scratch->flow;
 
-	if (!is_plain(&scratch->packet) || !reply ||
-	    !dns_build(skb, dns, reply, dns->flags | DNS_TC, false, false) ||
+	dns->edns = dns->exchange.edns;
+	dns->dnssec_ok = dns->exchange.dnssec_ok;
+	if (!reply || !dns_build(skb, dns, reply, dns->flags | DNS_TC, false) ||
 	    !dns_send(skb, &scratch->packet, reply, false))
 		return drop(flow, DROP_INVALID_PACKET, true, 0, 0);
 	dns->event.count = 0;
@@ -197,8 +227,9 @@ static inline bool learn_some(struct flow *flow, struct dns_message *dns, struct
 		if (reader->learned >= reader->count)
 			break;
 		dns->event.addresses[at].address = reader->addresses[at];
-		if (dns->exchange.identity && !learn(flow->endpoint.scope, &reader->addresses[at],
-						     dns->exchange.identity, expires, flow->now))
+		if (dns->exchange.identity &&
+		    !learn(reader, flow->endpoint.scope, &reader->addresses[at],
+			   dns->exchange.identity, expires, flow->now))
 			return false;
 		reader->learned++;
 	}
@@ -211,28 +242,24 @@ int dns_answer(struct __sk_buff *skb)
 	struct node_config *settings = node_config();
 	struct dns_message *dns = dns_message();
 	struct dns_reader *reader = dns_reader();
-	struct dns_exchange_key key;
-	struct dns_exchange *exchange;
 	struct flow *flow;
 
 	if (!scratch || !settings || !dns || !reader)
 		return TC_ACT_SHOT;
 	flow = &scratch->flow;
-	if (!dns_read_header(skb, &scratch->packet, dns))
-		return drop(flow, DROP_PROXY_SPOOFED, true, 0, 0);
-	exchange_key(&flow->key, dns->id, &key);
-	exchange = exchange_find(&key);
-	if (!exchange || !(dns->flags & DNS_QR) || dns->flags & DNS_OPCODE ||
-	    !dns_read_question(skb, dns) || !same_question(dns, exchange)) {
+	if (!dns_read_header(skb, &scratch->packet, dns) ||
+	    (dns->flags & (DNS_QR | DNS_OPCODE)) != DNS_QR || !dns_read_question(skb, dns) ||
+	    !take_exchange(flow, dns)) {
 		count_dns(flow->endpoint.id, DNS_PATH_UNMATCHED);
 		return drop(flow, DROP_PROXY_SPOOFED, true, 0, 0);
 	}
-	__builtin_memcpy(&dns->exchange, exchange, sizeof(*exchange));
-	exchange_remove(&key);
-	if (dns->flags & DNS_TC) {
+	if (dns->cut)
+		return truncate(skb, scratch, dns, settings);
+	/* No address is in such an answer, whatever its other sections say. */
+	if (dns->flags & DNS_RCODE || !dns->answers) {
 		dns->event.count = 0;
 		dns->event.ttl = 0;
-		send_dns_event(flow, dns, &dns->exchange, settings, DNS_PATH_TRUNCATED);
+		send_dns_event(flow, dns, &dns->exchange, settings, DNS_PATH_ANSWERED);
 		return pass(flow);
 	}
 	start_reader(dns, reader);

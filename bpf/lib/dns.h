@@ -23,6 +23,7 @@
 #define DNS_RCODE 0x000f
 #define DNS_CLASS_IN 1
 #define DNS_LABEL_MAX 63
+#define DNS_LABELS_MAX (DNS_NAME_MAX / 2)
 #define DNS_NAME_WIRE_MAX (DNS_NAME_MAX + 1)
 #define DNS_POINTER 0xc0
 #define DNS_TYPE_A 1
@@ -31,6 +32,8 @@
 #define DNS_TYPE_OPT 41
 #define DNS_TYPE_SVCB 64
 #define DNS_TYPE_HTTPS 65
+#define DNS_TYPE_IXFR 251
+#define DNS_TYPE_AXFR 252
 
 #define reload() asm volatile("" ::: "memory")
 
@@ -52,15 +55,17 @@ struct dns_message {
 	u16 additionals;
 	u16 type;
 	u16 name_size; /* octets of the name on the wire, its root included */
-	u16 left;      /* in the current label */
+	u16 at;	       /* a cursor in the name */
 	u16 labels;
+	u16 marks; /* octets of the name that cannot be characters, so far */
+	bool cut;  /* only the beginning of the message is here, or more than one message */
 	bool edns;
 	bool dnssec_ok;
+	u8 label_at[128];	 /* where each label begins in the name */
 	struct dns_name_key key; /* the name as the tree has it; see fqdnwall.fqdn.ruleset */
 	struct dns_exchange exchange;
 	struct dns_event event;
-	u8 wire[512];  /* the name as it came, and room for the reader's bounds */
-	u8 plain[512]; /* lower case, zeros in the place of length octets */
+	u8 wire[512] __attribute__((aligned(8))); /* the name as it came */
 };
 
 BPF_PERCPU_ARRAY(dns_messages, struct dns_message, 1);
@@ -72,7 +77,10 @@ static inline struct dns_message *dns_message(void)
 	return dns_messages.lookup(&zero);
 }
 
-/* The header, and that UDP carries just this message. Not so: odd. */
+/*
+ * The header, and that UDP carries just this message. Not so: odd. Of a first fragment, and of
+ * several datagrams in one buffer, what is there is read as far as the question.
+ */
 static inline bool dns_read_header(struct __sk_buff *skb, struct packet *packet,
 				   struct dns_message *dns)
 {
@@ -84,6 +92,9 @@ static inline bool dns_read_header(struct __sk_buff *skb, struct packet *packet,
 	    bpf_skb_load_bytes(skb, dns->start, header, DNS_HEADER) < 0)
 		return false;
 	dns->end = packet->l4_offset + bpf_ntohs(udp_length);
+	dns->cut = packet->fragment || skb->gso_size;
+	if (dns->cut)
+		dns->end = packet->end;
 	if (dns->end != packet->end || packet->end > skb->len)
 		return false;
 	dns->id = header[0];
@@ -95,55 +106,83 @@ static inline bool dns_read_header(struct __sk_buff *skb, struct packet *packet,
 	return true;
 }
 
-static inline bool is_policy_character(u8 c)
+#define EVERY(octet) (0x0101010101010101ULL * (octet))
+#define HIGH_BITS EVERY(0x80)
+#define NAME_MARK 0x80
+
+/* The high bit of each octet that lies in a range; no octet may have its own set. */
+static inline u64 octets_in(u64 word, u8 first, u8 last)
 {
-	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+	return (word + EVERY(0x80 - first)) & ~(word + EVERY(0x7f - last)) & HIGH_BITS;
 }
 
-/* Labels of characters that a policy can name, no compression, at most DNS_NAME_MAX octets. */
-static inline bool dns_walk_name(struct dns_message *dns)
+/*
+ * Goes from label to label and puts a mark in the place of each length octet: no character that a
+ * policy can name has the mark's bit. The octets are in dns->wire, and what lies behind them is of
+ * an earlier message: the caller compares the size that is found.
+ */
+static inline bool dns_find_labels(struct dns_message *dns)
 {
-	u8 c;
+	u32 at;
+	u8 length;
 
-	dns->left = 0;
+	dns->at = 0;
 	dns->labels = 0;
-	dns->name_size = 0;
-	for (int i = 0; i < DNS_NAME_WIRE_MAX; i++) {
+	for (int i = 0; i <= DNS_LABELS_MAX; i++) {
 		reload();
-		c = dns->wire[i];
-		if (dns->left) {
-			if (c >= 'A' && c <= 'Z')
-				c += 'a' - 'A';
-			if (!is_policy_character(c))
-				return false;
-			dns->plain[i] = c;
-			dns->left--;
-			continue;
-		}
-		dns->plain[i] = 0;
-		if (!c) {
-			dns->name_size = i + 1;
+		at = masked(dns->at, 0xff);
+		length = dns->wire[at];
+		if (!length) {
+			dns->name_size = at + 1;
 			return true;
 		}
-		if (c > DNS_LABEL_MAX)
+		if (length > DNS_LABEL_MAX || at + 1 + length > DNS_NAME_MAX)
 			return false;
-		dns->left = c;
+		dns->wire[at] = NAME_MARK;
+		dns->label_at[masked(dns->labels, 0x7f)] = at;
 		dns->labels++;
+		dns->at = at + 1 + length;
 	}
 	return false;
 }
 
-/* The tree's key: characters backwards, a zero behind each label; see dns_walk_name. */
-static inline void dns_reverse_name(struct dns_message *dns)
+/*
+ * The tree's key: lower case, characters backwards, a zero behind each label. Eight octets at a
+ * time, from a buffer with marks between the labels. False where a character is none that a policy
+ * can name.
+ *
+ * The last word goes beyond the name, into marks that come out as zeros before the key's name;
+ * the key's head is written over them.
+ */
+static inline bool dns_make_key(struct dns_message *dns)
 {
+	u32 size = dns->name_size - 1;
+	u32 end = masked(size, 0xff);
+	u64 word, marks, good;
+
 	__builtin_memset(&dns->key, 0, sizeof(dns->key));
-	for (int i = 0; i < DNS_NAME_MAX; i++) {
+	for (int i = 0; i < 8; i++)
+		dns->wire[end + i] = NAME_MARK;
+	dns->marks = 0;
+	for (u32 at = 0; at < DNS_NAME_MAX; at += 8) {
 		reload();
-		if (i + 1 >= dns->name_size)
+		size = dns->name_size - 1;
+		if (at >= size)
 			break;
-		dns->key.name[i] = dns->plain[masked(dns->name_size - 2 - i, 0xff)];
+		word = *(u64 *)&dns->wire[at];
+		marks = word & HIGH_BITS;
+		word &= ~HIGH_BITS;
+		word |= octets_in(word, 'A', 'Z') >> 2;
+		good = octets_in(word, 'a', 'z') | octets_in(word, '0', '9') |
+		       octets_in(word, '-', '-') | octets_in(word, '_', '_') | marks;
+		if (good != HIGH_BITS)
+			return false;
+		dns->marks += ((marks >> 7) * EVERY(1)) >> 56;
+		*(u64 *)((u8 *)&dns->key + masked(size - at, 0xff)) = __builtin_bswap64(word);
 	}
-	dns->key.prefix_length = 32 + (u32)(dns->name_size - 1) * 8;
+	dns->key.prefix_length = 32 + size * 8;
+	dns->key.ruleset = 0;
+	return dns->marks == dns->labels + (-size & 7);
 }
 
 /* One question of class IN, and nothing that the tree cannot answer for. */
@@ -160,18 +199,13 @@ static inline bool dns_read_question(struct __sk_buff *skb, struct dns_message *
 	size = masked(size, 0xff);
 	if (!size || bpf_skb_load_bytes(skb, offset, dns->wire, size) < 0)
 		return false;
-	/* What lies behind the message is of an earlier one. */
-	dns->wire[size] = DNS_POINTER;
-	if (!dns_walk_name(dns) || dns->name_size > size)
+	if (!dns_find_labels(dns) || dns->name_size > size || !dns_make_key(dns))
 		return false;
 	if (offset + dns->name_size + 4 > dns->end ||
 	    bpf_skb_load_bytes(skb, offset + dns->name_size, tail, sizeof(tail)) < 0)
 		return false;
 	dns->type = bpf_ntohs(tail[0]);
-	if (tail[1] != bpf_htons(DNS_CLASS_IN))
-		return false;
-	dns_reverse_name(dns);
-	return true;
+	return tail[1] == bpf_htons(DNS_CLASS_IN);
 }
 
 /* In the message: what follows the question. */
@@ -200,14 +234,17 @@ static inline bool dns_read_query_tail(struct __sk_buff *skb, struct dns_message
 	return offset + sizeof(record) + (((u32)record[9] << 8) | record[10]) == dns->end;
 }
 
+/* Zone transfers (RFC 5936) are refused by the proxy: many messages for one question. */
 static inline bool dns_read_query(struct __sk_buff *skb, struct packet *packet,
 				  struct dns_message *dns)
 {
-	if (!dns_read_header(skb, packet, dns))
+	if (!dns_read_header(skb, packet, dns) || dns->cut)
 		return false;
 	if (dns->flags & (DNS_QR | DNS_OPCODE | DNS_TC) || dns->answers || dns->authorities)
 		return false;
-	return dns_read_question(skb, dns) && dns_read_query_tail(skb, dns);
+	if (!dns_read_question(skb, dns) || !dns_read_query_tail(skb, dns))
+		return false;
+	return dns->type != DNS_TYPE_IXFR && dns->type != DNS_TYPE_AXFR;
 }
 
 static inline void exchange_key(struct ct_key *flow, __be16 id, struct dns_exchange_key *key)

@@ -2,20 +2,22 @@
 /*
  * Reading the records of an answer: the addresses of the name that was asked, along its CNAMEs.
  *
- * One loop takes one step at a time (a record's head, a label, a service parameter, an address),
- * so that there is no loop in a loop. A record of the answer section that matters must belong to
- * the name that the chain has reached, and say so by a pointer to it. Every pointer must lead to
- * where a name that was read before has a label; every section is walked to the message's end.
- * Anything else is odd: nothing is learned from such a message, and nobody gets it.
+ * One loop takes one step at a time (a record, a label, a service parameter, an address), so that
+ * there is no loop in a loop. A record of the answer section that matters must belong to the name
+ * that the chain has reached, and say so by a pointer to it. In that section every pointer must
+ * lead to where a name that was read before has a label; in the others, where no address is looked
+ * for, names are passed over. Every section is walked to the message's end. Anything else is odd:
+ * nothing is learned from such a message, and nobody gets it.
  */
 #ifndef FQDNWALL_DNS_ANSWER_H
 #define FQDNWALL_DNS_ANSWER_H
 
 #include "dns_reply.h"
 
-#define DNS_STEPS_AT_ONCE 20 /* in one program; it then calls itself */
-#define DNS_ROUNDS_MAX 16
+#define DNS_STEPS_AT_ONCE 12 /* in one program; it then calls itself */
+#define DNS_ROUNDS_MAX 19
 #define DNS_LEARN_AT_ONCE 8
+#define DNS_LEARN_TRIES 3
 #define DNS_NAMES_MAX 32       /* CNAMEs in a chain, and the question's name */
 #define DNS_POINTERS_MAX 0x3ff /* how far into the message pointers may lead */
 #define DNS_TTL_SIGN 0x80000000
@@ -24,6 +26,8 @@
 
 enum {
 	STEP_RECORD,
+	STEP_OWNER, /* labels of a name that is passed over */
+	STEP_HEAD,  /* what follows the owner's name */
 	STEP_CNAME,
 	STEP_TARGET,
 	STEP_PARAMETER,
@@ -36,7 +40,8 @@ struct dns_reader {
 	u32 record_end;
 	u32 name_start;
 	u32 hint_end;
-	u32 expected;	  /* where the name that the chain has reached stands */
+	u32 owner;    /* where the record's owner is said to stand; 0: it is the root, or unknown */
+	u32 expected; /* where the name that the chain has reached stands */
 	u32 expected_too; /* and where it stands as well, if it is only a pointer */
 	u32 ttl;	  /* the least of what matters */
 	u32 record_ttl;
@@ -48,6 +53,7 @@ struct dns_reader {
 	u8 count; /* of addresses */
 	u8 rounds;
 	u8 learned; /* addresses that are in place */
+	bool root;  /* the record's owner is the root */
 	bool opt;
 	bool alias;
 	u8 name_at[DNS_POINTERS_MAX +
@@ -55,6 +61,7 @@ struct dns_reader {
 	u8 passed[DNS_POINTERS_MAX + 1]; /* octets of that name before the label */
 	u16 name_sizes[DNS_NAMES_MAX + 1]; /* 0 while a name is being read */
 	struct address addresses[DNS_ADDRESSES_MAX];
+	struct learned_value value; /* what is about to be stored */
 };
 
 BPF_PERCPU_ARRAY(dns_readers, struct dns_reader, 1);
@@ -104,13 +111,11 @@ static inline void start_reader(struct dns_message *dns, struct dns_reader *read
 	reader->learned = 0;
 	reader->opt = false;
 	reader->name_sizes[1] = dns->name_size;
-	for (int i = 0; i < DNS_NAME_MAX; i++) {
+	for (int i = 0; i < DNS_LABELS_MAX; i++) {
 		reload();
-		if (i + 1 >= dns->name_size)
+		if (i >= dns->labels)
 			break;
-		/* A zero stands where a length octet was. */
-		if (!dns->plain[i])
-			know_label(reader, DNS_HEADER + i, 1, i);
+		know_label(reader, DNS_HEADER + dns->label_at[i], 1, dns->label_at[i]);
 	}
 }
 
@@ -138,9 +143,11 @@ static inline bool in_answers(struct dns_message *dns, struct dns_reader *reader
 }
 
 /* Begins what is inside a record of the answer section; false: odd. */
-static inline bool open_record(struct dns_message *dns, struct dns_reader *reader, u32 owner,
-			       u16 type, u16 length)
+static inline bool open_record(struct __sk_buff *skb, struct dns_message *dns,
+			       struct dns_reader *reader, u16 type, u16 length)
 {
+	u8 priority[2];
+
 	switch (type) {
 	case DNS_TYPE_A:
 	case DNS_TYPE_AAAA:
@@ -148,66 +155,110 @@ static inline bool open_record(struct dns_message *dns, struct dns_reader *reade
 		reader->hint_size = type == DNS_TYPE_A ? 4 : 16;
 		reader->hint_end = reader->record_end;
 		reader->parameter = 0;
-		return is_expected(reader, owner) && length == reader->hint_size;
+		return is_expected(reader, reader->owner) && length == reader->hint_size;
 	case DNS_TYPE_CNAME:
 		reader->step = STEP_CNAME;
 		reader->name_start = reader->cursor;
 		reader->names++;
-		return is_expected(reader, owner) && reader->names <= DNS_NAMES_MAX;
+		return is_expected(reader, reader->owner) && reader->names <= DNS_NAMES_MAX;
 	case DNS_TYPE_SVCB:
 	case DNS_TYPE_HTTPS:
+		if (length < 3 || !load(skb, dns, reader, priority, sizeof(priority)))
+			return false;
 		reader->step = STEP_TARGET;
+		reader->alias = !priority[0] && !priority[1];
+		reader->cursor += sizeof(priority);
+		reader->name_start = reader->cursor;
 		reader->parameter = 0;
-		return is_expected(reader, owner) && length >= 3;
+		return is_expected(reader, reader->owner);
 	}
 	reader->cursor = reader->record_end;
 	return true;
 }
 
-static inline bool read_record(struct __sk_buff *skb, struct dns_message *dns,
-			       struct dns_reader *reader)
+static inline bool read_owner(struct __sk_buff *skb, struct dns_message *dns,
+			      struct dns_reader *reader)
 {
-	u8 head[12]; /* pointer, type, class, TTL, length */
-	u16 type, length;
-	u32 owner = 0;
+	u8 octets[2] = {};
 
 	reader->records++;
-	if (!load(skb, dns, reader, head, 1))
+	reader->owner = 0;
+	reader->step = STEP_HEAD;
+	if (!load(skb, dns, reader, octets, 1))
 		return false;
-	if (!head[0]) {
-		/* The root: an OPT record, or the SOA of a refusal. */
-		if (!load(skb, dns, reader, head + 1, 11) || in_answers(dns, reader))
-			return false;
-		reader->cursor += 11;
-	} else {
-		if (!load(skb, dns, reader, head, 12) || head[0] < DNS_POINTER)
-			return false;
-		owner = pointer_of(head);
-		if (!is_expected(reader, owner) && !known_name_size(reader, owner))
-			return false;
-		reader->cursor += 12;
+	reader->root = !octets[0];
+	if (reader->root) {
+		/* An OPT record, or the SOA of a refusal; in an answer it is odd. */
+		reader->cursor++;
+		return !in_answers(dns, reader);
 	}
-	type = ((u16)head[2] << 8) | head[3];
-	length = ((u16)head[10] << 8) | head[11];
+	if (octets[0] <= DNS_LABEL_MAX) {
+		reader->name_start = reader->cursor;
+		reader->step = STEP_OWNER;
+		return !in_answers(dns, reader);
+	}
+	if (octets[0] < DNS_POINTER || !load(skb, dns, reader, octets, 2))
+		return false;
+	reader->owner = pointer_of(octets);
+	if (in_answers(dns, reader)) {
+		if (!is_expected(reader, reader->owner) && !known_name_size(reader, reader->owner))
+			return false;
+	} else if (reader->owner < DNS_HEADER || reader->owner >= reader->cursor) {
+		return false;
+	}
+	reader->cursor += 2;
+	return true;
+}
+
+/* One label of an owner's name that is passed over, or its end. */
+static inline bool pass_label(struct __sk_buff *skb, struct dns_message *dns,
+			      struct dns_reader *reader)
+{
+	u8 octets[2] = {};
+	u32 pointer;
+
+	if (!load(skb, dns, reader, octets, 1))
+		return false;
+	if (octets[0] && octets[0] <= DNS_LABEL_MAX) {
+		reader->cursor += 1 + octets[0];
+		return reader->cursor - reader->name_start < 255;
+	}
+	reader->step = STEP_HEAD;
+	if (octets[0]) {
+		if (octets[0] < DNS_POINTER || !load(skb, dns, reader, octets, 2))
+			return false;
+		pointer = pointer_of(octets);
+		if (pointer < DNS_HEADER || pointer >= reader->name_start)
+			return false;
+		reader->cursor++;
+	}
+	reader->cursor++;
+	return true;
+}
+
+static inline bool read_head(struct __sk_buff *skb, struct dns_message *dns,
+			     struct dns_reader *reader)
+{
+	u8 head[10]; /* type, class, TTL, length */
+	u16 type, length;
+
+	if (!load(skb, dns, reader, head, sizeof(head)))
+		return false;
+	reader->cursor += sizeof(head);
+	reader->step = STEP_RECORD;
+	type = ((u16)head[0] << 8) | head[1];
+	length = ((u16)head[8] << 8) | head[9];
 	reader->record_ttl =
-		((u32)head[6] << 24) | ((u32)head[7] << 16) | ((u32)head[8] << 8) | head[9];
+		((u32)head[4] << 24) | ((u32)head[5] << 16) | ((u32)head[6] << 8) | head[7];
 	if (reader->record_ttl & DNS_TTL_SIGN)
 		reader->record_ttl = 0;
 	reader->record_end = reader->cursor + length;
 	if (reader->record_end > reader->end)
 		return false;
-	if (in_answers(dns, reader) && head[4] == 0 && head[5] == DNS_CLASS_IN) {
-		if (type == DNS_TYPE_SVCB || type == DNS_TYPE_HTTPS) {
-			if (length < 3 || !load(skb, dns, reader, head, 2))
-				return false;
-			reader->alias = !head[0] && !head[1];
-			reader->cursor += 2;
-			reader->name_start = reader->cursor;
-		}
-		return open_record(dns, reader, owner, type, length);
-	}
+	if (in_answers(dns, reader) && head[2] == 0 && head[3] == DNS_CLASS_IN)
+		return open_record(skb, dns, reader, type, length);
 	if (type == DNS_TYPE_OPT && reader->records > dns->answers + dns->authorities) {
-		if (reader->opt || owner)
+		if (reader->opt || !reader->root)
 			return false;
 		reader->opt = true;
 	}
@@ -329,12 +380,13 @@ static inline bool read_address(struct __sk_buff *skb, struct dns_message *dns,
 	return reader->cursor <= reader->hint_end;
 }
 
+/* An address record by way of a pointer, which is nearly every record, is one step. */
 static inline bool take_step(struct __sk_buff *skb, struct dns_message *dns,
 			     struct dns_reader *reader)
 {
 	switch (reader->step) {
-	case STEP_RECORD:
-		return read_record(skb, dns, reader);
+	case STEP_OWNER:
+		return pass_label(skb, dns, reader);
 	case STEP_CNAME:
 		return read_cname(skb, dns, reader);
 	case STEP_TARGET:
@@ -342,7 +394,13 @@ static inline bool take_step(struct __sk_buff *skb, struct dns_message *dns,
 	case STEP_PARAMETER:
 		return read_parameter(skb, dns, reader);
 	}
-	return read_address(skb, dns, reader);
+	if (reader->step == STEP_RECORD && !read_owner(skb, dns, reader))
+		return false;
+	reload();
+	if (reader->step == STEP_HEAD && !read_head(skb, dns, reader))
+		return false;
+	reload();
+	return reader->step != STEP_HINT || read_address(skb, dns, reader);
 }
 
 enum {
@@ -367,44 +425,63 @@ static inline int dns_read_records(struct __sk_buff *skb, struct dns_message *dn
 	return reader->rounds++ < DNS_ROUNDS_MAX ? READ_MORE : READ_ODD;
 }
 
-/* A slot for the identity: its own, an empty one, or one whose time is over. False: none is left.
- */
+static inline bool holds(struct learned_value *value, u32 identity, u64 expires)
+{
+	for (int i = 0; i < LEARNED_SLOTS; i++) {
+		if (value->slots[i].identity == identity && value->slots[i].expires >= expires)
+			return true;
+	}
+	return false;
+}
+
+/* A slot for the identity: its own, or an empty or expired one. False: none is left. */
 static inline bool extend_slots(struct learned_value *value, u32 identity, u64 expires, u64 now)
 {
-	int chosen = -1;
+	u32 own = LEARNED_SLOTS, vacant = LEARNED_SLOTS;
+	struct learned_slot *slot;
 
-	for (int i = LEARNED_SLOTS - 1; i >= 0; i--) {
-		if (!value->slots[i].identity || value->slots[i].expires <= now)
-			chosen = i;
-	}
-	for (int i = 0; i < LEARNED_SLOTS; i++) {
+	for (u32 i = 0; i < LEARNED_SLOTS; i++) {
 		if (value->slots[i].identity == identity)
-			chosen = i;
+			own = i;
+		else if (value->slots[i].expires <= now)
+			vacant = i;
 	}
-	if (chosen < 0)
+	if (own == LEARNED_SLOTS)
+		own = vacant;
+	if (own == LEARNED_SLOTS)
 		return false;
-	if (value->slots[chosen & (LEARNED_SLOTS - 1)].identity != identity)
-		value->slots[chosen & (LEARNED_SLOTS - 1)].expires = 0;
-	value->slots[chosen & (LEARNED_SLOTS - 1)].identity = identity;
-	if (value->slots[chosen & (LEARNED_SLOTS - 1)].expires < expires)
-		value->slots[chosen & (LEARNED_SLOTS - 1)].expires = expires;
+	slot = &value->slots[masked(own, LEARNED_SLOTS - 1)];
+	slot->identity = identity;
+	slot->expires = expires;
 	return true;
 }
 
-static inline bool learn(u32 scope, struct address *address, u32 identity, u64 expires, u64 now)
+/*
+ * Lets the address carry the identity until then; false when it finds no place.
+ *
+ * An entry is replaced whole and never written in place: the agent may be deleting it, its memory
+ * may be another address's a moment later, and another CPU may be filling the same slot. What that
+ * CPU stored meanwhile is lost with the replaced entry, so each looks whether its own is there.
+ */
+static inline bool learn(struct dns_reader *reader, u32 scope, struct address *address,
+			 u32 identity, u64 expires, u64 now)
 {
-	struct learned_value fresh = {};
-	struct learned_value *known = answer_lookup(scope, address);
+	struct learned_value *known;
 
-	if (known)
-		return extend_slots(known, identity, expires, now);
-	fresh.slots[0].identity = identity;
-	fresh.slots[0].expires = expires;
-	if (!answer_insert(scope, address, &fresh))
-		return true;
-	/* Another CPU may have been first. */
+	for (int i = 0; i < DNS_LEARN_TRIES; i++) {
+		reload();
+		known = answer_lookup(scope, address);
+		if (known && holds(known, identity, expires))
+			return true;
+		__builtin_memset(&reader->value, 0, sizeof(reader->value));
+		if (known)
+			reader->value = *known;
+		if (!extend_slots(&reader->value, identity, expires, now) ||
+		    answer_store(scope, address, &reader->value))
+			return false;
+	}
 	known = answer_lookup(scope, address);
-	return known && extend_slots(known, identity, expires, now);
+	return known && holds(known, identity, expires);
 }
 
 #endif

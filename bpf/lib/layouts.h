@@ -9,6 +9,8 @@
 #define DNS_ADDRESSES_FEW 4
 #define DNS_EVENT_FEW_SIZE 392
 #define ENDPOINT_SLOTS 4096
+#define DNS_EXCHANGE_SECONDS 30
+#define DNS_REFUSED_TEXT "not allowed by policy"
 #define CALL_DNS_QUERY 0
 #define CALL_DNS_ANSWER 1
 #define CALL_DNS_RECORDS 2
@@ -321,7 +323,9 @@ struct dns_exchange {
 	u32 rule;
 	u16 type;
 	u16 name_size;
-	u32 pad;
+	u8 edns;
+	u8 dnssec_ok;
+	u16 pad;
 	u8 name[248];
 };
 

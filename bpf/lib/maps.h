@@ -54,12 +54,12 @@ static inline struct learned_value *answer_lookup(u32 scope, struct address *add
 	return answers.lookup(&key);
 }
 
-/* 0, or an error: it is there already, or the map is full. */
-static inline int answer_insert(u32 scope, struct address *address, struct learned_value *value)
+/* 0, or an error: the map is full. An entry is replaced whole. */
+static inline int answer_store(u32 scope, struct address *address, struct learned_value *value)
 {
 	struct learned_key key = {.scope = scope, .address = *address};
 
-	return answers.insert(&key, value);
+	return answers.update(&key, value);
 }
 
 static inline struct dns_node *name_lookup(struct dns_name_key *key)
@@ -77,9 +77,10 @@ static inline int exchange_store(struct dns_exchange_key *key, struct dns_exchan
 	return dns_exchanges.update(key, value);
 }
 
-static inline void exchange_remove(struct dns_exchange_key *key)
+/* 0 for the one who removed it. */
+static inline int exchange_remove(struct dns_exchange_key *key)
 {
-	dns_exchanges.delete(key);
+	return dns_exchanges.delete(key);
 }
 
 static inline void count_dns(u32 endpoint, u32 path)

@@ -33,6 +33,10 @@ DNS_NAME_MAX = 248
 """Octets of a name that the kernel's tree can hold: a longer one is for the proxy."""
 DNS_ADDRESSES_MAX = 64
 """Of one answer; one with more is sent on truncated."""
+DNS_EXCHANGE_SECONDS = 30
+"""How long the answer to a query may take: later, nobody waits for it but a forger."""
+DNS_REFUSED_TEXT = "not allowed by policy"
+"""Of the Extended DNS Error in a refusal; the proxy says the same."""
 
 
 def address_bytes(address: IPv4Address | IPv6Address | str) -> bytes:
@@ -416,7 +420,9 @@ class DnsExchange(Layout):
     rule: U32
     type: U16
     name_size: U16  # octets of the key's name and the root's
-    pad: U32
+    edns: U8  # the query carried an OPT record
+    dnssec_ok: U8  # with this flag
+    pad: U16
     name: Annotated[bytes, Octets(DNS_NAME_MAX)]
 
 
@@ -706,6 +712,8 @@ def header() -> str:
         f"#define DNS_ADDRESSES_FEW {DNS_ADDRESSES_FEW}",
         f"#define DNS_EVENT_FEW_SIZE {DNS_EVENT_FEW_SIZE}",
         f"#define ENDPOINT_SLOTS {ENDPOINT_SLOTS}",
+        f"#define DNS_EXCHANGE_SECONDS {DNS_EXCHANGE_SECONDS}",
+        f'#define DNS_REFUSED_TEXT "{DNS_REFUSED_TEXT}"',
         *(f"#define CALL_{name.upper()} {index}" for name, index in TAIL_CALLS.items()),
         "",
         "/* An IPv6 address in network order; IPv4 as ::ffff:a.b.c.d. */",

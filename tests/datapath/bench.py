@@ -116,9 +116,9 @@ class Outcome:
 class Bench:
     """The datapath with one endpoint that nothing is allowed to."""
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, instance: str, sizes: dict[str, int] | None = None) -> None:
         self.instance = instance
-        self.datapath = loader.load(instance, SIZES)
+        self.datapath = loader.load(instance, SIZES if sizes is None else sizes)
         self.maps = Maps(self.datapath.maps)
         self._ring = libbpf.Ring(self.datapath.maps["events"])
         self._policy = Policies.build([])
