@@ -14,9 +14,7 @@ from policies.metadata import Metadata
 from policies.model import (
     Action,
     CidrGroup,
-    CidrPeer,
     DnsRules,
-    FqdnPeer,
     Policy,
     Rule,
     Spec,
@@ -167,20 +165,6 @@ def _check_host_rules(at: Field, rules: Iterable[Rule]) -> None:
             if port.redirects and not (dns and rule.direction is Direction.EGRESS):
                 message = "a policy for nodes can have dns rules on egress only"
                 at.problems.add(at, message, port.path)
-
-
-def prefixes_of(rule: Rule) -> list[Network]:
-    """Every prefix that the rule writes, excepts included."""
-    return [
-        prefix
-        for peer in rule.peers or ()
-        if isinstance(peer, CidrPeer)
-        for prefix in (peer.cidr, *peer.excepts)
-    ]
-
-
-def names_of(rule: Rule) -> list[FqdnPeer]:
-    return [peer for peer in rule.peers or () if isinstance(peer, FqdnPeer)]
 
 
 def read_cidr_group(members: dict[str, Field], at: Field, metadata: Metadata) -> CidrGroup:

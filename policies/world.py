@@ -56,6 +56,7 @@ from policies.identity import (
 )
 from policies.labels import (
     FQDN,
+    K8S,
     NODE,
     Label,
     Labels,
@@ -170,11 +171,8 @@ class World:
             endpoint = self.cluster.endpoints[name]
             return Subject(self._labels_of(endpoint), endpoint.namespace, endpoint.named_ports)
         if name in self.cluster.nodes:
-            node = self.cluster.nodes[name]
-            own = {f"{key}={value}" for key, value in node.labels}
-            labels = pod_labels(own, "") if own else frozenset()
-            kept = {label for label in labels if label.key in dict(node.labels)}
-            return Subject(frozenset(kept) | reserved_labels("host"), "")
+            own = {Label(K8S, key, value) for key, value in self.cluster.nodes[name].labels}
+            return Subject(reserved_labels("host") | own, "")
         raise UnknownPeer(f"there is no endpoint {name!r}")
 
     def resolved(self, name: str) -> Resolved:

@@ -159,6 +159,25 @@ MISTAKES = [
     ("egress: [1]", EGRESS, "a mapping"),
     ("enableDefaultDeny: {egress: 1}", "spec.enableDefaultDeny.egress", "true or false"),
     (f"log: {{value: {'x' * 33}}}", "spec.log.value", "at most 32"),
+    (
+        "egress: [{toServices: [{k8sService: {serviceName: s}}],"
+        " toPorts: [{ports: [{port: '1'}]}]}]",
+        f"{EGRESS}.toServices",
+        "beside toPorts",
+    ),
+    (
+        "egress: [{toServices: [{k8sService: {}}]}]",
+        f"{EGRESS}.toServices[0].k8sService",
+        "serviceName",
+    ),
+    (
+        "egress: [{toServices: [{k8sServiceSelector: {}}]}]",
+        f"{EGRESS}.toServices[0].k8sServiceSelector",
+        "needs selector",
+    ),
+    ("egress: [{toGroups: [{}]}]", f"{EGRESS}.toGroups[0]", "needs aws"),
+    ("egress: [{authentication: {}}]", f"{EGRESS}.authentication", "needs mode"),
+    ("labels: [{value: x}]", "spec.labels[0]", "needs key"),
     ("egress: [{toServices: [{}]}]", f"{EGRESS}.toServices[0]", "k8sService"),
 ]
 
@@ -314,6 +333,27 @@ def test_what_is_not_enforced_is_refused_by_name_path_and_line() -> None:
     assert all(e.line for e in found)
     assert unsupported(cnp(LAYER7), frozenset(Feature)) == ()
     assert unsupported(ccnp("nodeSelector: {}\ningress: [{}]"))[0].path == "spec.nodeSelector"
+
+
+def test_labels_description_and_log_are_carried() -> None:
+    (policy,) = cnp(
+        "labels: [{key: a, value: b}, {key: c, source: k8s}]\n"
+        "description: why\nlog: {value: tag}\negress: [{authentication: {mode: disabled}}]"
+    )
+    (spec,) = policy.specs
+    assert spec.labels == ("unspec:a=b", "k8s:c")
+    assert (spec.description, spec.log) == ("why", "tag")
+    assert unsupported((policy,)) == ()
+
+
+def test_groups_of_prefixes_are_read_and_their_mistakes_named() -> None:
+    head = "apiVersion: cilium.io/v2alpha1\nkind: CiliumCIDRGroup\nmetadata: {name: g}\n"
+    (group,) = parse_policies(head + "spec: {externalCIDRs: [10.1.2.3/8]}", "x").cidr_groups
+    assert list(map(str, group.cidrs)) == ["10.0.0.0/8"]
+    (error,) = parse_policies(head + "spec: {externalCIDRs: [x]}", "x").errors
+    assert error.path == "spec.externalCIDRs[0]"
+    (error,) = parse_policies(head, "x").errors
+    assert "needs spec" in error.message
 
 
 def test_a_policy_for_nodes_has_no_http() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from policies.cluster import Cluster, Endpoint, Node
 from policies.identity import Direction
 from policies.options import Enforcement, Options
 from policies.parse import parse_policies
-from tests.policies.worlds import ccnp, cnp, ingress, judge, policies, verdict
+from tests.policies.worlds import CLUSTER, ccnp, cnp, ingress, judge, policies, verdict
 
 
 def test_an_empty_rule_selects_nothing_and_turns_default_deny_on() -> None:
@@ -273,6 +274,61 @@ def test_clusterwide_policies_reach_every_namespace_and_carry_no_namespace() -> 
     assert verdict(found, "db") == "deny"
     assert verdict(found, "db", subject="other") == "deny"
     assert verdict(found, "web", subject="db") == "allow"
+
+
+NODES = Cluster(
+    {**CLUSTER.endpoints},
+    {"n1": Node("n1", (("zone", "a"),)), "n2": Node("n2", (("zone", "b"),))},
+)
+
+
+def test_policies_on_nodes_select_nodes_and_others_do_not() -> None:
+    found = ccnp("nodeSelector: {matchLabels: {zone: a}}\ningress: [{fromEntities: [cluster]}]")
+    assert ingress(found, "entity:world", subject="n1", cluster=NODES) == "deny"
+    assert ingress(found, "web", subject="n1", cluster=NODES) == "allow"
+    assert ingress(found, "entity:world", subject="n2", cluster=NODES) == "allow"
+    assert ingress(found, "entity:world", subject="web", cluster=NODES) == "allow"
+    pods = ccnp("endpointSelector: {}\ningress: [{}]")
+    assert ingress(pods, "web", subject="n1", cluster=NODES) == "allow"
+    assert ingress(pods, "web", subject="db", cluster=NODES) == "deny"
+
+
+def test_nodes_as_peers_by_their_labels() -> None:
+    found = cnp("egress: [{toNodes: [{matchLabels: {zone: a}}]}]")
+    assert verdict(found, "node:n1", cluster=NODES) == "allow"
+    assert verdict(found, "node:n2", cluster=NODES) == "deny"
+    assert verdict(found, "db", cluster=NODES) == "deny"
+
+
+def test_other_clusters_are_reached_only_where_named() -> None:
+    far = Endpoint("far", (("app", "db"),), cluster="far")
+    cluster = Cluster({**CLUSTER.endpoints, "far": far})
+    local = cnp("egress: [{toEndpoints: [{matchLabels: {app: db}}]}]")
+    assert verdict(local, "db", cluster=cluster) == "allow"
+    assert verdict(local, "far", cluster=cluster) == "deny"
+    key = "k8s:io.cilium.k8s.policy.cluster"
+    named = cnp(f"egress: [{{toEndpoints: [{{matchLabels: {{'{key}': far}}}}]}}]")
+    assert verdict(named, "far", cluster=cluster) == "allow"
+    assert verdict(named, "db", cluster=cluster) == "deny"
+    every = Options(default_local_cluster=False)
+    assert verdict(local, "far", cluster=cluster, options=every) == "allow"
+
+
+def test_an_endpoint_without_identity_is_closed_until_a_policy_opens_it() -> None:
+    cluster = Cluster({**CLUSTER.endpoints, "new": Endpoint("new", (("reserved:init", ""),))})
+    assert verdict((), "db", subject="new", cluster=cluster) == "deny"
+    text = "endpointSelector: {matchLabels: {'reserved:init': ''}}\negress: [{toEntities: [all]}]"
+    assert verdict(ccnp(text), "db", subject="new", cluster=cluster) == "allow"
+
+
+def test_the_node_may_reach_its_endpoints_where_that_is_the_option() -> None:
+    found = cnp("ingress: [{}]")
+    local = Options(allow_localhost=True)
+    assert ingress(found, "entity:host") == "deny"
+    assert ingress(found, "entity:host", options=local) == "allow"
+    assert ingress(found, "db", options=local) == "deny"
+    denied = cnp("ingressDeny: [{fromEntities: [host]}]")
+    assert ingress(denied, "entity:host", options=local) == "deny"
 
 
 def test_several_specs_each_have_their_subject() -> None:
