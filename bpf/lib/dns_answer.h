@@ -6,8 +6,8 @@
  * there is no loop in a loop. A record of the answer section that matters must belong to the name
  * that the chain has reached, and say so by a pointer to it. In that section every pointer must
  * lead to where a name that was read before has a label; in the others, where no address is looked
- * for, names are passed over. Every section is walked to the message's end. Anything else is odd:
- * nothing is learned from such a message, and nobody gets it.
+ * for, an owner may be any name. Every section is walked to the message's end. Anything else is
+ * odd: nothing is learned from such a message, and nobody gets it.
  */
 #ifndef FQDNWALL_DNS_ANSWER_H
 #define FQDNWALL_DNS_ANSWER_H
@@ -19,6 +19,7 @@
 #define DNS_LEARN_AT_ONCE 8
 #define DNS_LEARN_TRIES 3
 #define DNS_NAMES_MAX 32       /* CNAMEs in a chain, and the question's name */
+#define DNS_JUMPS_MAX 64       /* pointers that one name may need */
 #define DNS_POINTERS_MAX 0x3ff /* how far into the message pointers may lead */
 #define DNS_TTL_SIGN 0x80000000
 #define SVCB_IPV4HINT 4
@@ -26,7 +27,7 @@
 
 enum {
 	STEP_RECORD,
-	STEP_OWNER, /* labels of a name that is passed over */
+	STEP_OWNER, /* labels of a name that says nothing to us */
 	STEP_HEAD,  /* what follows the owner's name */
 	STEP_CNAME,
 	STEP_TARGET,
@@ -38,7 +39,9 @@ struct dns_reader {
 	u32 cursor; /* in the message, as all offsets here */
 	u32 end;
 	u32 record_end;
-	u32 name_start;
+	u32 name_start; /* while an owner is walked: where its current run of labels began */
+	u32 walk;	/* along an owner's name, by its pointers too */
+	u32 after;	/* where the owner ends in its place; 0: it has not met a pointer */
 	u32 hint_end;
 	u32 owner;    /* where the record's owner is said to stand; 0: it is the root, or unknown */
 	u32 expected; /* where the name that the chain has reached stands */
@@ -47,12 +50,14 @@ struct dns_reader {
 	u32 record_ttl;
 	u16 records;   /* seen */
 	u16 parameter; /* the last SvcParamKey, and one */
+	u16 octets;    /* of the owner's name, so far */
 	u8 step;
 	u8 hint_size;
 	u8 names;
 	u8 count; /* of addresses */
 	u8 rounds;
 	u8 learned; /* addresses that are in place */
+	u8 jumps;   /* pointers of the owner's name */
 	bool root;  /* the record's owner is the root */
 	bool opt;
 	bool alias;
@@ -119,12 +124,16 @@ static inline void start_reader(struct dns_message *dns, struct dns_reader *read
 	}
 }
 
+static inline bool load_at(struct __sk_buff *skb, struct dns_message *dns,
+			   struct dns_reader *reader, u32 at, void *to, u32 size)
+{
+	return at + size <= reader->end && !bpf_skb_load_bytes(skb, dns->start + at, to, size);
+}
+
 static inline bool load(struct __sk_buff *skb, struct dns_message *dns, struct dns_reader *reader,
 			void *to, u32 size)
 {
-	if (reader->cursor + size > reader->end)
-		return false;
-	return !bpf_skb_load_bytes(skb, dns->start + reader->cursor, to, size);
+	return load_at(skb, dns, reader, reader->cursor, to, size);
 }
 
 static inline u32 pointer_of(u8 *octets)
@@ -176,6 +185,18 @@ static inline bool open_record(struct __sk_buff *skb, struct dns_message *dns,
 	return true;
 }
 
+/* Begins the walk along an owner's name. */
+static inline bool walk_owner(struct dns_message *dns, struct dns_reader *reader)
+{
+	reader->walk = reader->cursor;
+	reader->name_start = reader->cursor;
+	reader->after = 0;
+	reader->octets = 0;
+	reader->jumps = 0;
+	reader->step = STEP_OWNER;
+	return !in_answers(dns, reader);
+}
+
 static inline bool read_owner(struct __sk_buff *skb, struct dns_message *dns,
 			      struct dns_reader *reader)
 {
@@ -192,48 +213,46 @@ static inline bool read_owner(struct __sk_buff *skb, struct dns_message *dns,
 		reader->cursor++;
 		return !in_answers(dns, reader);
 	}
-	if (octets[0] <= DNS_LABEL_MAX) {
-		reader->name_start = reader->cursor;
-		reader->step = STEP_OWNER;
-		return !in_answers(dns, reader);
-	}
-	if (octets[0] < DNS_POINTER || !load(skb, dns, reader, octets, 2))
+	if (octets[0] < DNS_POINTER)
+		return walk_owner(dns, reader);
+	if (!load(skb, dns, reader, octets, 2))
 		return false;
 	reader->owner = pointer_of(octets);
-	if (in_answers(dns, reader)) {
-		if (!is_expected(reader, reader->owner) && !known_name_size(reader, reader->owner))
-			return false;
-	} else if (reader->owner < DNS_HEADER || reader->owner >= reader->cursor) {
-		return false;
-	}
+	if (!is_expected(reader, reader->owner) && !known_name_size(reader, reader->owner))
+		return walk_owner(dns, reader);
 	reader->cursor += 2;
 	return true;
 }
 
-/* One label of an owner's name that is passed over, or its end. */
+/* One label of an owner's name, a pointer, or its end; each pointer leads before its own run. */
 static inline bool pass_label(struct __sk_buff *skb, struct dns_message *dns,
 			      struct dns_reader *reader)
 {
 	u8 octets[2] = {};
 	u32 pointer;
 
-	if (!load(skb, dns, reader, octets, 1))
+	if (!load_at(skb, dns, reader, reader->walk, octets, 1))
 		return false;
 	if (octets[0] && octets[0] <= DNS_LABEL_MAX) {
-		reader->cursor += 1 + octets[0];
-		return reader->cursor - reader->name_start < 255;
+		reader->walk += 1 + octets[0];
+		reader->octets += 1 + octets[0];
+		return reader->octets < 255;
 	}
-	reader->step = STEP_HEAD;
-	if (octets[0]) {
-		if (octets[0] < DNS_POINTER || !load(skb, dns, reader, octets, 2))
-			return false;
-		pointer = pointer_of(octets);
-		if (pointer < DNS_HEADER || pointer >= reader->name_start)
-			return false;
-		reader->cursor++;
+	if (!octets[0]) {
+		reader->cursor = reader->after ? reader->after : reader->walk + 1;
+		reader->step = STEP_HEAD;
+		return true;
 	}
-	reader->cursor++;
-	return true;
+	if (octets[0] < DNS_POINTER || !load_at(skb, dns, reader, reader->walk, octets, 2))
+		return false;
+	pointer = pointer_of(octets);
+	if (pointer < DNS_HEADER || pointer >= reader->name_start)
+		return false;
+	if (!reader->after)
+		reader->after = reader->walk + 2;
+	reader->walk = pointer;
+	reader->name_start = pointer;
+	return reader->jumps++ < DNS_JUMPS_MAX;
 }
 
 static inline bool read_head(struct __sk_buff *skb, struct dns_message *dns,
