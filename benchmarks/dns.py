@@ -1,4 +1,7 @@
-"""Queries a second and added latency: through the proxy, against asking the resolver directly."""
+"""Queries a second and added latency: settled in the kernel, through the proxy, and with neither.
+
+Both are of `fqdnwall run`; the second is told to leave every query to the proxy.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,12 @@ def measure(lab: Lab, rounds: int, seconds: int, say: Callable[[str], None]) -> 
     names.write_text("".join(f"{site.name} A\n{site.name} AAAA\n" for site in world.SITES[:6]))
     direct = plain(lab)
     say("DNS")
-    with guarded(lab, "proxy", ("--allow", "**.example.com"), 0, ()) as proxy:
-        ways = (direct, proxy)
+    allow = ("--allow", "**.example.com")
+    with (
+        guarded(lab, "kernel", allow, 0, ()) as kernel,
+        guarded(lab, "proxy", (*allow, "--proxy-dns"), 0, ()) as proxy,
+    ):
+        ways = (direct, kernel, proxy)
         return [
             _rate(lab, ways, str(names), rounds, seconds),
             *_latency(lab, ways, str(names), rounds, seconds),
