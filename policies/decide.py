@@ -126,6 +126,9 @@ class Levels:
         if self.default_deny:
             rank = self._rank[(*path, self.end)]
             return Decision(Verdict.DENY, precedence(rank, DENY_LOW), ProxyKind.NONE, (), 0)
+        while path and path[-1] == self.end - 1:
+            # To pass at the last level is to leave it at the default.
+            path = path[:-1]
         if path and self.tiers[self.end - 1] <= self.tiers[path[-1]]:
             rank = self._rank[(*path, self.end)]
         else:

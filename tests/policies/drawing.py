@@ -309,7 +309,7 @@ def tiered_policy(draw: Draw) -> Json:
 
 
 def subject(draw: Draw) -> Json:
-    if maybe(draw):
+    if maybe(draw, 3) is False:
         return {"namespaces": {} if maybe(draw) else label_selector(draw, ["team"])}
     return {
         "pods": {
@@ -439,7 +439,18 @@ def flow(draw: Draw) -> Json:
 @st.composite
 def requests(draw: Draw, flows: int = 25, most_policies: int = 5) -> Json:
     """A whole request; ``flows`` of them at once, since a flow is cheap beside its cluster."""
-    kinds = st.sampled_from([cilium_policy, cilium_policy, network_policy, tiered_policy])
+    # Kinds meet in one request, and each is drawn enough by itself.
+    flavour = draw(
+        st.sampled_from(
+            [
+                [cilium_policy],
+                [cilium_policy, network_policy],
+                [tiered_policy, tiered_policy, network_policy],
+                [tiered_policy, tiered_policy, tiered_policy, cilium_policy],
+            ]
+        )
+    )
+    kinds = st.sampled_from(flavour)
     policies = [draw(kinds)(draw) for _ in range(draw(st.integers(1, most_policies)))]
     return {
         "id": 0,

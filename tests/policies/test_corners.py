@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policies.cluster import Cluster, Endpoint, Node
-from policies.identity import Direction
+from policies.identity import Direction, Protocol
 from policies.options import Enforcement, Options
 from policies.parse import parse_policies
 from tests.policies.worlds import CLUSTER, ccnp, cnp, ingress, judge, policies, verdict
@@ -329,6 +329,21 @@ def test_the_node_may_reach_its_endpoints_where_that_is_the_option() -> None:
     assert ingress(found, "db", options=local) == "deny"
     denied = cnp("ingressDeny: [{fromEntities: [host]}]")
     assert ingress(denied, "entity:host", options=local) == "deny"
+
+
+def test_a_named_port_is_each_peers_own_and_the_world_has_none() -> None:
+    ports = (("http", 8080, Protocol.TCP),)
+    named = Endpoint("named", (("app", "db"),), named_ports=ports)
+    cluster = Cluster({**CLUSTER.endpoints, "named": named}, names=CLUSTER.names)
+    found = cnp("egress: [{toPorts: [{ports: [{port: HTTP, protocol: TCP}]}]}]")
+    assert verdict(found, "named", "8080/TCP", cluster=cluster) == "allow"
+    assert verdict(found, "named", "8080/UDP", cluster=cluster) == "deny"
+    assert verdict(found, "named", "80/TCP", cluster=cluster) == "deny"
+    assert verdict(found, "dns", "8080/TCP", cluster=cluster) == "deny"
+    assert verdict(found, "192.0.2.1", "8080/TCP", cluster=cluster) == "deny"
+    into = cnp("ingress: [{toPorts: [{ports: [{port: http, protocol: TCP}]}]}]")
+    assert ingress(into, "192.0.2.1", "8080/TCP", subject="named", cluster=cluster) == "allow"
+    assert ingress(into, "192.0.2.1", "80/TCP", subject="named", cluster=cluster) == "deny"
 
 
 def test_several_specs_each_have_their_subject() -> None:
