@@ -459,7 +459,7 @@ static inline bool extend_slots(struct learned_value *value, u32 identity, u64 e
 	u32 own = LEARNED_SLOTS, vacant = LEARNED_SLOTS;
 	struct learned_slot *slot;
 
-	for (u32 i = 0; i < LEARNED_SLOTS; i++) {
+	for (int i = LEARNED_SLOTS - 1; i >= 0; i--) {
 		if (value->slots[i].identity == identity)
 			own = i;
 		else if (value->slots[i].expires <= now)
