@@ -143,7 +143,12 @@ class DnsBench(Bench):
         return Done(verdict, run.packet, mark, reason if verdict == "drop" else None, path, event)
 
     def records(self) -> list[bytes]:
+        """Of the ring, DNS events among them."""
         return list(self._ring.consume())
+
+    def events(self) -> list[Event]:
+        """Those that are not about DNS."""
+        return [Event.unpack(raw) for raw in self.records() if len(raw) == Event.size()]
 
     def ask(
         self,
