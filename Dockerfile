@@ -13,14 +13,14 @@
 #   docker exec fqdnwall fqdnwall endpoint add --pid "$(docker inspect -f '{{.State.Pid}}' web)" \
 #     --name web --label app=backend
 #
-# What each is for:
+# What each is for; none can be left out (tried by dropping each from the bounding set):
 #   --network host     the host's side of the veth pairs is in the host's network namespace
-#   --pid host         `endpoint add --pid` names processes of the host; without it leave out SYS_PTRACE too
-#   BPF, PERFMON       load programs and maps (before kernel 5.8: SYS_ADMIN alone covers both)
+#   --pid host         `endpoint add --pid` names processes of the host
+#   BPF, PERFMON       load programs and maps; the verifier refuses the programs without PERFMON
 #   NET_ADMIN          attach programs, transparent sockets, rules and routes for the proxy
 #   NET_RAW            answer DNS clients from the address that they asked
-#   SYS_ADMIN          setns(2) into a container's network namespace; nothing is mounted. Endpoints
-#                      that are given by --interface alone do without it and without SYS_PTRACE
+#   SYS_ADMIN          setns(2) into an endpoint's network namespace, to see its addresses;
+#                      nothing is mounted
 #   SYS_PTRACE         read /proc/PID/ns/net of another user's process
 #   apparmor           Docker's default profile forbids pinning below /sys/fs/bpf
 # The datapath is in those pins: it stays in force while the container is replaced or is gone.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes the lock files anew (make lock): exact versions and hashes for the oldest Python that the
 # project supports and, by markers, for every later one.
-#   requirements.lock        everything: pyproject.toml with its dev extra, and setup/lock.in
+#   requirements.lock        everything: pyproject.toml with its dev extra, and setup/lock-*.in
 #   requirements-image.lock  what the container image needs, in the same versions
 # With arguments, only those packages move (make lock UPGRADE="trio ruff"); without, all may.
 set -euo pipefail
@@ -21,7 +21,7 @@ compile() {
   "$work/venv/bin/uv" pip compile --quiet --system-certs --universal --python /usr/bin/python3 --python-version 3.11 \
     --generate-hashes --custom-compile-command "make lock" "$@"
 }
-compile "${upgrade[@]}" --extra dev -o requirements.lock pyproject.toml setup/lock.in
+compile "${upgrade[@]}" --extra dev -o requirements.lock pyproject.toml setup/lock-build.in setup/lock-tools.in
 grep -v '^ *--hash' requirements.lock | sed 's/ \\$//' >"$work/constraints.txt"
-compile -c "$work/constraints.txt" -o requirements-image.lock pyproject.toml
+compile -c "$work/constraints.txt" -o requirements-image.lock pyproject.toml setup/lock-build.in
 echo "requirements.lock: $(grep -c == requirements.lock) packages, requirements-image.lock: $(grep -c == requirements-image.lock)"
