@@ -82,6 +82,20 @@ def test_what_a_denial_covers_is_gone() -> None:
     ]
 
 
+def test_what_a_denial_covers_is_gone_over_a_permission_for_all_too() -> None:
+    resolved = _resolve("""
+        egress:
+        - toEntities: [all]
+        - toEndpoints: [{matchLabels: {app: db}}]
+          toPorts: [{ports: [{port: "80", protocol: TCP}]}]
+        egressDeny: [{toEndpoints: [{matchLabels: {app: db}}]}]
+    """)
+    assert _shape(resolved) == [
+        (0, "any", "allow", "0xffffff01"),
+        (256, "any", "deny", "0xffffffff"),
+    ]
+
+
 def test_a_denial_for_all_empties_the_map_but_for_itself() -> None:
     resolved = _resolve("""
         egress: [{toEntities: [all]}, {toEndpoints: [{}]}, {toCIDR: [10.0.0.0/8]}]

@@ -219,6 +219,22 @@ def test_networks_match_pods_and_nodes_too() -> None:
     assert verdict(found, "frontend", subject="db", cluster=CLUSTER) == "allow"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("action: Pass, to: [{namespaces: {}}]", "action: Accept, to: [{networks: [0.0.0.0/0]}]"),
+        ("action: Pass, to: [{networks: [0.0.0.0/0]}]", "action: Accept, to: [{namespaces: {}}]"),
+    ],
+)
+def test_a_pass_holds_for_all_that_is_true_of_an_address(first: str, second: str) -> None:
+    """A pod is passed on by its labels and accepted by its address, or the other way round."""
+    closed = KNP + "spec: {podSelector: {}, policyTypes: [Egress]}\n---\n"
+    rules = f", egress: [{{{first}}}, {{{second}}}]}}"
+    found = policies(closed + CNP2 + SUBJECT + rules)
+    assert verdict(found, "frontend", subject="db", cluster=CLUSTER) == "deny"
+    assert verdict(found, "10.0.0.3", subject="db", cluster=CLUSTER) == "deny"
+
+
 def test_the_forerunners_mean_the_same() -> None:
     admin = ANP + dedent("""
         spec:
