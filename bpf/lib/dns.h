@@ -44,6 +44,12 @@ static inline u32 masked(u32 value, u32 mask)
 	return value & mask;
 }
 
+/* A size that is not zero: before Linux 6.8 the verifier concludes nothing from a test for zero. */
+static inline u32 masked_size(u32 size, u32 mask)
+{
+	return masked(size - 1, mask) + 1;
+}
+
 struct dns_message {
 	u32 start; /* of the message */
 	u32 end;
@@ -196,8 +202,8 @@ static inline bool dns_read_question(struct __sk_buff *skb, struct dns_message *
 		return false;
 	if (size > DNS_NAME_WIRE_MAX)
 		size = DNS_NAME_WIRE_MAX;
-	size = masked(size, 0xff);
-	if (!size || bpf_skb_load_bytes(skb, offset, dns->wire, size) < 0)
+	size = masked_size(size, 0xff);
+	if (bpf_skb_load_bytes(skb, offset, dns->wire, size) < 0)
 		return false;
 	if (!dns_find_labels(dns) || dns->name_size > size || !dns_make_key(dns))
 		return false;

@@ -183,7 +183,7 @@ static inline bool resize(struct __sk_buff *skb, struct packet *packet, u32 size
 static inline bool dns_send(struct __sk_buff *skb, struct packet *packet, struct dns_reply *reply,
 			    bool turn)
 {
-	u32 size = masked(reply->size, REPLY_MASK);
+	u32 size = masked_size(reply->size, REPLY_MASK);
 	u32 offset = plain_l4_offset(packet);
 	struct address_pair *pair = &reply->pair;
 	u16 length = UDP_HEADER + size;
@@ -191,7 +191,7 @@ static inline bool dns_send(struct __sk_buff *skb, struct packet *packet, struct
 	__be16 udp[4];
 	u64 sum;
 
-	if (!size || !resize(skb, packet, size, &partial))
+	if (!reply->size || !resize(skb, packet, size, &partial))
 		return false;
 	pair->source = turn ? packet->destination : packet->source;
 	pair->destination = turn ? packet->source : packet->destination;
