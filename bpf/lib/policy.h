@@ -13,8 +13,11 @@
 #include "events.h"
 
 #define POLICY_KEY_BITS 64
+#define IDENTITY_WORLD 2
 #define IDENTITY_WORLD_IPV4 9
 #define IDENTITY_WORLD_IPV6 10
+#define IDENTITY_SCOPE_BITS 24
+#define IDENTITY_LOCAL 1 /* the scope of CIDR and FQDN identities */
 
 static inline bool is_ipv4(struct address *address)
 {
@@ -67,6 +70,16 @@ static inline void consult(void *policy, struct policy_key *key, u32 identity, b
 		best->identity = identity;
 }
 
+/*
+ * Names speak of the world outside: whatever a name resolves to, it opens neither the host nor
+ * another endpoint, which policy has words of its own for.
+ */
+static inline bool is_outside(u32 identity)
+{
+	return identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IPV4 ||
+	       identity == IDENTITY_WORLD_IPV6 || identity >> IDENTITY_SCOPE_BITS == IDENTITY_LOCAL;
+}
+
 /* The FQDN identities of an address, as long as their time has not run out. */
 static inline void consult_learned(void *policy, struct policy_key *key,
 				   struct learned_value *value, struct flow *flow,
@@ -105,9 +118,9 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 	}
 	consult(policy, &key, 0, false, best);
 	consult(policy, &key, address_identity, false, best);
-	if (remembered)
+	if (remembered && is_outside(address_identity))
 		consult(policy, &key, remembered, true, best);
-	if (egress) {
+	if (egress && is_outside(address_identity)) {
 		consult_learned(policy, &key, learned_lookup(endpoint->scope, &flow->key.remote),
 				flow, best);
 		consult_learned(policy, &key, answer_lookup(endpoint->scope, &flow->key.remote),

@@ -30,7 +30,7 @@ from tests.datapath.bench import (
 
 pytestmark = pytest.mark.kernel
 
-NAME, OTHER_NAME = 0x0100_0001, 0x0100_0002
+NAME, OTHER_NAME, PREFIX = 0x0100_0001, 0x0100_0002, 0x0100_0003
 PAIRS = [(CLIENT4, SERVER4), (CLIENT6, SERVER6)]
 both_families = pytest.mark.parametrize(("client", "server"), PAIRS, ids=["v4", "v6"])
 
@@ -124,17 +124,17 @@ def test_a_learned_address_opens_nothing_from_outside(bench: Bench) -> None:
 
 
 def test_a_denied_prefix_stays_denied_when_it_is_learned(bench: Bench) -> None:
-    bench.identify("192.0.2.0/24", 300)
-    bench.policy(entry(NAME), entry(300, Verdict.DENY))
+    bench.identify("192.0.2.0/24", PREFIX)
+    bench.policy(entry(NAME), entry(PREFIX, Verdict.DENY))
     bench.learn(SERVER4, (NAME, 60))
     sent = bench.send(syn(CLIENT4, SERVER4))
     assert sent.reason is DropReason.POLICY_DENY
-    assert sent.event(EventType.DROP).remote_identity == 300
+    assert sent.event(EventType.DROP).remote_identity == PREFIX
 
 
 def test_a_denied_name_is_stronger_than_an_allowed_prefix(bench: Bench) -> None:
-    bench.identify("192.0.2.0/24", 300)
-    bench.policy(entry(300), entry(NAME, Verdict.DENY))
+    bench.identify("192.0.2.0/24", PREFIX)
+    bench.policy(entry(PREFIX), entry(NAME, Verdict.DENY))
     bench.learn(SERVER4, (NAME, 60))
     assert bench.send(syn(CLIENT4, SERVER4)).reason is DropReason.POLICY_DENY
 
@@ -167,3 +167,18 @@ def test_a_full_map_says_so_and_what_does_not_fit_stays_closed(bench: Bench) -> 
     assert bench.send(syn(CLIENT4, "203.0.1.1")).passed
     assert len(bench.maps.learned) == SIZES["learned"]
     assert sum(1 for _ in bench.maps.learned.items()) == SIZES["learned"]
+
+
+@pytest.mark.parametrize("inside", [1, 6, 256, 65535], ids=["host", "node", "pod", "last pod"])
+def test_no_name_opens_the_host_or_another_endpoint(bench: Bench, inside: int) -> None:
+    bench.policy(entry(NAME, protocol=6, port=443))
+    bench.learn(SERVER4, (NAME, 60))
+    bench.identify(SERVER4, inside)
+    assert bench.send(syn(CLIENT4, SERVER4)).reason is DropReason.POLICY_DENIED
+
+
+def test_a_name_opens_an_address_that_a_prefix_of_policy_holds(bench: Bench) -> None:
+    bench.policy(entry(NAME, protocol=6, port=443))
+    bench.learn(SERVER4, (NAME, 60))
+    bench.identify(SERVER4, OTHER_NAME)
+    assert bench.send(syn(CLIENT4, SERVER4)).passed
