@@ -2,8 +2,8 @@
 
 Queries and answers go through the programs by BPF_PROG_TEST_RUN, which reports the time that they
 took. A query is run many times over; an answer once for each exchange that is noted for it, so that
-its time holds the caches that Python left cold and the clock's reading. Then what users of others complain about: very
-many names on one address, very many addresses on one name, and the memory of it all.
+its time holds the caches that Python left cold and the clock's reading. Then what users of others
+complain about: very many names on one address, very many addresses on one name, and the memory.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
  *   answer ─▶ dns_answer ─▶ dns_records ─▶ dns_learn ─▶ learned, then delivered
  *                  │             └ odd, or too much ─▶ delivered truncated
  *                  └ not what was asked ─▶ dropped
+ *   error  ─▶ dns_error ─▶ about a query that waits for its answer: delivered
  */
 #include "lib/dns_answer.h"
 #include "lib/verdict.h"
@@ -311,4 +312,19 @@ int dns_learn(struct __sk_buff *skb)
 	dns->event.ttl = reader->count ? ttl : 0;
 	send_dns_event(&scratch->flow, dns, &dns->exchange, settings, DNS_PATH_ANSWERED);
 	return pass(&scratch->flow);
+}
+
+/* Policy does not let this ICMP error in; but a query that the kernel has let out is in no flow. */
+int dns_error(struct __sk_buff *skb)
+{
+	struct scratch *scratch = scratch_of(SCRATCH_PACKET);
+	struct scratch *quoted = scratch_of(SCRATCH_QUOTED);
+	struct decision *decision;
+
+	if (!scratch || !quoted)
+		return TC_ACT_SHOT;
+	if (dns_expects(skb, quoted))
+		return pass(&scratch->flow);
+	decision = &scratch->decision;
+	return drop(&scratch->flow, -decision->verdict, false, decision->identity, decision->rule);
 }

@@ -132,8 +132,11 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	if (decision->found)
 		count_rule(flow->endpoint.id, decision->rule, flow->length);
 	audited = audits(flow, decision->verdict);
-	if (decision->verdict < 0 && !audited)
+	if (decision->verdict < 0 && !audited) {
+		if (packet->quotes && !egress)
+			call(skb, CALL_DNS_ERROR);
 		return drop(flow, -decision->verdict, egress, decision->identity, decision->rule);
+	}
 	if (audited)
 		send_event(flow, EVENT_DROP, -decision->verdict, egress, decision->identity,
 			   decision->rule, true);

@@ -181,6 +181,7 @@ static inline struct ct_value *related_entry(struct __sk_buff *skb, struct flow 
 	scratch->flow.endpoint.id = flow->endpoint.id;
 	scratch->flow.from_endpoint = !flow->from_endpoint;
 	flow_from_packet(&scratch->flow, inner);
+	outer->quotes = true;
 	ct = ct_find(&scratch->flow.key);
 	if (!ct || ct->expires <= flow->now || ct->flags & CT_DENIED ||
 	    ct->generation != flow->endpoint.generation)

@@ -15,6 +15,7 @@
 #define CALL_DNS_ANSWER 1
 #define CALL_DNS_RECORDS 2
 #define CALL_DNS_LEARN 3
+#define CALL_DNS_ERROR 4
 
 /* An IPv6 address in network order; IPv4 as ::ffff:a.b.c.d. */
 struct address {
@@ -32,6 +33,10 @@ enum {
 	EP_ENFORCE_INGRESS = 0x1,
 	EP_ENFORCE_EGRESS = 0x2,
 	EP_AUDIT = 0x4,
+};
+
+enum {
+	IPCACHE_STUB = 0x1,
 };
 
 enum {
@@ -396,6 +401,6 @@ BPF_F_TABLE("lru_hash", u32, struct event_budget, dns_budgets, 1, 0);
 BPF_F_TABLE("hash", u32, struct identity_record, identities, 1, 1);
 BPF_F_TABLE("hash", u32, struct endpoint_record, records, 1, 1);
 BPF_TABLE("hash_of_maps$policy_shape", u32, int, policies, 1);
-BPF_PROG_ARRAY(calls, 4);
+BPF_PROG_ARRAY(calls, 5);
 
 #endif

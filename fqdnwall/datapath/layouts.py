@@ -70,6 +70,12 @@ class EndpointFlag(IntFlag):
     AUDIT = 4
 
 
+class IpcacheFlag(IntFlag):
+    """What is special about an address."""
+
+    STUB = 1  # stands for a resolver that only the host itself can reach
+
+
 class CtFlag(IntFlag):
     """State bits of a conntrack entry."""
 
@@ -650,7 +656,7 @@ MAPS: tuple[MapSpec, ...] = (
     MapSpec("policies", MapType.HASH_OF_MAPS, "u32", "u32", 4096),
 )
 
-TAIL_CALLS = {"dns_query": 0, "dns_answer": 1, "dns_records": 2, "dns_learn": 3}
+TAIL_CALLS = {"dns_query": 0, "dns_answer": 1, "dns_records": 2, "dns_learn": 3, "dns_error": 4}
 """Index in the programs' own `calls` array."""
 CALLS = "calls"
 PROGRAMS = ("from_endpoint", "to_endpoint", *TAIL_CALLS)
@@ -688,6 +694,7 @@ STRUCTS: tuple[type[Layout], ...] = (
 ENUMS: tuple[tuple[str, type[IntEnum] | type[IntFlag]], ...] = (
     ("MARK", Mark),
     ("EP", EndpointFlag),
+    ("IPCACHE", IpcacheFlag),
     ("CT", CtFlag),
     ("VERDICT", Verdict),
     ("EVENT", EventType),

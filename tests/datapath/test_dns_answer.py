@@ -849,3 +849,24 @@ def test_other_families_answers_do_not_open_others(dns: DnsBench) -> None:
     exchange(dns, NAME, m.AAAA)
     dns.answer(m.Message(NAME, m.AAAA).address(NAME, OTHER6).pack())
     assert set(dns.learned()) == {ip_address(OTHER6)}
+
+
+@both_families
+def test_an_error_about_a_query_reaches_the_client(dns: DnsBench, client: str, server: str) -> None:
+    """A resolver that is down says so, and the client asks another at once."""
+    dns.rules("**.example.com")
+    query = m.query(NAME)
+
+    def error(port: int = PORT, ident: int = 0x1234, quoted: int = 999) -> bytes:
+        octets = ident.to_bytes(2, "big") + query[2:]
+        datagram = p.ip(client, server, p.udp(client, server, port, 53, octets))
+        return p.frame(server, client, p.icmp_error(server, client, datagram[:quoted]))
+
+    assert dns.run("to_endpoint", error()).reason is DropReason.POLICY_DENIED
+    exchange(dns, NAME, client=client, server=server)
+    assert dns.run("to_endpoint", error()).passed
+    assert dns.run("to_endpoint", error(port=PORT + 1)).reason is DropReason.POLICY_DENIED
+    assert dns.run("to_endpoint", error(ident=9)).reason is DropReason.POLICY_DENIED
+    short = (40 if ":" in client else 20) + 9
+    assert dns.run("to_endpoint", error(quoted=short)).reason is DropReason.POLICY_DENIED
+    assert dns.answer(simple().pack(), client=client, server=server).path is DnsPath.ANSWERED
