@@ -132,6 +132,11 @@ def test_a_star_alone_allows_every_name_that_policy_can_spell(dns: DnsBench) -> 
     assert dns.ask(m.query(b"\x03a\x01b\0")).path is DnsPath.ODD
 
 
+def test_every_letter_has_two_cases(dns: DnsBench) -> None:
+    dns.rules("abcdefghijklmnopqrstuvwxyz-0123456789_")
+    assert dns.ask(m.query("ABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789_")).path is ALLOWED
+
+
 @pytest.mark.parametrize("size", [1, 2, 62, 63])
 def test_labels_of_every_legal_size(dns: DnsBench, size: int) -> None:
     dns.rules("*.example.com")
@@ -238,6 +243,7 @@ ODD_MESSAGES = {
     "two OPTs": m.query(EXAMPLE, additional=(m.opt(), m.opt())),
     "an OPT with a name": m.query(EXAMPLE, additional=(m.opt(owner=m.name("x")),)),
     "an OPT with a pointer": m.query(EXAMPLE, additional=(m.opt(owner=m.QUESTION),)),
+    "one OPT for two said": m.query(EXAMPLE, counts=(1, 0, 0, 2), tail=m.opt()),
     "an OPT too long": m.query(EXAMPLE, additional=(m.opt()[:-1] + b"\1",)),
     "an OPT too short": m.query(EXAMPLE, additional=(m.opt(b"\0\x0a\0\0"),), tail=b"\0"),
     "half an OPT": m.query(EXAMPLE, counts=(1, 0, 0, 1), tail=m.opt()[:6]),
