@@ -24,10 +24,8 @@ static inline bool is_ipv4(struct address *address)
 	return !address->word[0] && !address->word[1] && address->word[2] == bpf_htonl(0xffff);
 }
 
-static inline u32 identity_of(struct address *address)
+static inline u32 identity_of(struct address *address, struct ipcache_value *value)
 {
-	struct ipcache_value *value = ipcache_lookup(address);
-
 	if (value)
 		return value->identity;
 	return is_ipv4(address) ? IDENTITY_WORLD_IPV4 : IDENTITY_WORLD_IPV6;
@@ -104,11 +102,13 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 		.protocol = flow->key.protocol,
 		.port = policy_port(flow, egress),
 	};
-	void *policy;
+	struct ipcache_value *known;
 	u32 address_identity;
+	void *policy;
 
 	__builtin_memset(best, 0, sizeof(*best));
-	address_identity = identity_of(&flow->key.remote);
+	known = ipcache_lookup(&flow->key.remote);
+	address_identity = identity_of(&flow->key.remote, known);
 	best->identity = address_identity;
 	policy = policy_of(endpoint->id);
 	if (!policy) {
@@ -126,6 +126,9 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 		consult_learned(policy, &key, answer_lookup(endpoint->scope, &flow->key.remote),
 				flow, best);
 	}
+	/* A resolver that only the host can reach is the proxy's to ask. */
+	if (known && known->flags & IPCACHE_STUB)
+		best->ruleset = 0;
 	if (!best->found)
 		best->verdict = endpoint->flags & enforcing ? -DROP_POLICY_DENIED : VERDICT_ALLOW;
 	else if (best->verdict == VERDICT_DENY)
