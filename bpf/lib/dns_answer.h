@@ -479,8 +479,10 @@ static inline bool extend_slots(struct learned_value *value, u32 identity, u64 e
  * Lets the address carry the identity until then; false when it finds no place.
  *
  * An entry is replaced whole and never written in place: the agent may be deleting it, its memory
- * may be another address's a moment later, and another CPU may be filling the same slot. What that
- * CPU stored meanwhile is lost with the replaced entry, so each looks whether its own is there.
+ * may be another address's a moment later, and another CPU may be filling the same slot. A fresh
+ * address is made by one CPU alone. What two CPUs add to one that is known, in the same fraction of
+ * a microsecond, may be lost with the entry that the other replaces; each looks whether its own is
+ * there, which leaves of that only what is lost after it has looked.
  */
 static inline bool learn(struct dns_reader *reader, u32 scope, struct address *address,
 			 u32 identity, u64 expires, u64 now)
@@ -495,9 +497,9 @@ static inline bool learn(struct dns_reader *reader, u32 scope, struct address *a
 		__builtin_memset(&reader->value, 0, sizeof(reader->value));
 		if (known)
 			reader->value = *known;
-		if (!extend_slots(&reader->value, identity, expires, now) ||
-		    answer_store(scope, address, &reader->value))
+		if (!extend_slots(&reader->value, identity, expires, now))
 			return false;
+		answer_store(scope, address, &reader->value, known != NULL);
 	}
 	known = answer_lookup(scope, address);
 	return known && holds(known, identity, expires);

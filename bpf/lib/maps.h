@@ -54,12 +54,13 @@ static inline struct learned_value *answer_lookup(u32 scope, struct address *add
 	return answers.lookup(&key);
 }
 
-/* 0, or an error: the map is full. An entry is replaced whole. */
-static inline int answer_store(u32 scope, struct address *address, struct learned_value *value)
+/* An entry is made or replaced whole. 0, or an error: another CPU made it first, or no room. */
+static inline int answer_store(u32 scope, struct address *address, struct learned_value *value,
+			       bool known)
 {
 	struct learned_key key = {.scope = scope, .address = *address};
 
-	return answers.update(&key, value);
+	return known ? answers.update(&key, value) : answers.insert(&key, value);
 }
 
 static inline struct dns_node *name_lookup(struct dns_name_key *key)
