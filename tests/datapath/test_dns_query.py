@@ -434,6 +434,44 @@ def test_refusals_of_every_length_have_right_checksums(dns: DnsBench, size: int)
         assert checksums_hold(done.frame)
 
 
+def ones_sum(octets: bytes) -> int:
+    """RFC 1071, before it is complemented."""
+    return ~p.checksum(octets) & 0xFFFF
+
+
+@both_families
+def test_a_checksum_that_comes_out_as_zero_is_written_as_ones(
+    dns: DnsBench, client: str, server: str
+) -> None:
+    """Zero would say that there is none, which IPv6 does not allow."""
+    dns.rules("**.example.com")
+    reply = expected_refusal(m.query("evil.org", ident=0))
+    datagram = struct.pack("!4H", 53, PORT, 8 + len(reply), 0) + reply
+    total = ones_sum(p._pseudo(server, client, p.UDP, len(datagram)) + datagram)
+    done = dns.ask(m.query("evil.org", ident=0xFFFF - total), client=client, server=server)
+    l4 = 54 if ":" in client else 34
+    assert done.frame[l4 + 6 : l4 + 8] == b"\xff\xff"
+    assert checksums_hold(done.frame)
+
+
+@both_families
+def test_a_checksum_that_looks_unfinished_is_still_one(
+    dns: DnsBench, client: str, server: str
+) -> None:
+    """It happens to be the sum over the pseudo header, which a device would have to complete."""
+    dns.rules("**.example.com")
+    query = m.query("evil.org", ident=0)
+    datagram = struct.pack("!4H", PORT, 53, 8 + len(query), 0) + query
+    pseudo = p._pseudo(client, server, p.UDP, len(datagram))
+    wanted = ones_sum(pseudo)
+    ident = (~wanted - ones_sum(pseudo + datagram)) % 0xFFFF
+    l4 = p.udp(client, server, PORT, 53, m.query("evil.org", ident=ident))
+    assert l4[1][6:8] == wanted.to_bytes(2, "big")
+    done = dns.run("from_endpoint", p.frame(client, server, l4))
+    assert done.path is REFUSED
+    assert checksums_hold(done.frame)
+
+
 @both_families
 def test_a_refusal_goes_back_the_way_the_query_came(
     dns: DnsBench, client: str, server: str
