@@ -26,7 +26,7 @@ from fqdnwall.agent.backend import AgentBackend, Hooks
 from fqdnwall.agent.clock import boot_seconds, rfc3339
 from fqdnwall.agent.firewall import Settings
 from fqdnwall.agent.node import host_addresses
-from fqdnwall.agent.policyfiles import load_text
+from fqdnwall.agent.policyfiles import Loaded, combined, load_text
 from fqdnwall.agent.service import Agent, Setup
 from fqdnwall.api.backend import Conflict
 from fqdnwall.api.codec import encode
@@ -42,7 +42,15 @@ from fqdnwall.datapath.maps import MapFull
 from fqdnwall.endpoint.endpoint import Endpoint, Place
 from fqdnwall.endpoint.endpoint import Subject as EndpointSubject
 from fqdnwall.netlink.errors import NetworkError
-from policies import AllowPolicy, InvalidAllow, Policy, allow_policy, selected_by, selecting_labels
+from policies import (
+    AllowPolicy,
+    CidrGroup,
+    InvalidAllow,
+    Policy,
+    allow_policy,
+    selected_by,
+    selecting_labels,
+)
 
 FAILED = 1
 SETTLE_SECONDS = 0.05
@@ -83,6 +91,7 @@ class Guarded:
 
     subject: EndpointSubject
     policies: tuple[Policy, ...]
+    groups: tuple[CidrGroup, ...]
     documents: tuple[tuple[str, str], ...]
     problems: tuple[Problem, ...] = ()
 
@@ -135,31 +144,29 @@ def _explain(error: Exception) -> int:
 
 def read_policies(options: RunOptions) -> Guarded:
     """All that the options ask for. Raises RunError where it is not valid or selects nothing."""
-    policies: list[Policy] = []
+    loaded: list[Loaded] = []
     documents: list[tuple[str, str]] = []
-    errors: list[str] = []
     for path in options.policies:
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from error
-        loaded = load_text(text, str(path))
-        policies += loaded.policies
-        errors += [problem.message for problem in loaded.problems]
+        loaded.append(load_text(text, str(path)))
         documents.append((str(path), text))
-    if errors:
+    if options.allow or options.allow_cidr or not options.policies:
+        allowed = _allowed(options)
+        loaded.append(Loaded((allowed.policy,)))
+        documents.append((allowed.policy.source, allowed.text))
+    found = combined(loaded)
+    if errors := [p.message for p in found.problems if p.severity is Severity.ERROR]:
         raise RunError("\n".join(errors), "`fqdnwall policy validate` checks without running")
     subject = EndpointSubject(
         name=os.path.basename(options.command[0]),
         namespace=options.namespace,
         labels=tuple(f"{key}={value}" for key, value in options.labels),
     )
-    if options.allow or options.allow_cidr or not options.policies:
-        allowed = _allowed(options)
-        policies.append(allowed.policy)
-        documents.append((allowed.policy.source, allowed.text))
-    _must_select(policies, subject)
-    return Guarded(subject, tuple(policies), tuple(documents))
+    _must_select(found.policies, subject)
+    return Guarded(subject, found.policies, found.groups, tuple(documents), found.problems)
 
 
 def _allowed(options: RunOptions) -> AllowPolicy:
@@ -246,7 +253,8 @@ class _Run:
             setting="run",
             socket=self._options.socket or RUN_DIR / f"{os.getpid()}.sock",
             settings=Settings(audit=self._options.audit),
-            kernel_dns=self._options.kernel_dns,
+            # The kernel can only forward to a server that is reached by packets.
+            kernel_dns=self._options.kernel_dns and not aliases,
             # The host masquerades for the sandbox: a server sees the host in either case.
             upstream=UpstreamPolicy(transparent=False, aliases=aliases),
         )
@@ -261,9 +269,9 @@ class _Run:
         with firewall.batch():
             firewall.set_hosts(host_addresses())
             firewall.set_resolvers([entry.address for entry in box.resolvers.entries])
-            firewall.set_policies(self._guarded.policies)
+            firewall.set_policies(self._guarded.policies, self._guarded.groups)
             self._endpoint = firewall.add(self._guarded.subject, place)
-        agent.set_problems("policies", self._warnings())
+        agent.set_problems("policies", (*self._guarded.problems, *self._warnings()))
 
     def _warnings(self) -> list[Problem]:
         resolved = self._endpoint.resolved if self._endpoint else None

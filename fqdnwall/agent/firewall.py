@@ -4,78 +4,106 @@
 and makes the maps say so. Every change runs the same steps, in an order in which no packet ever
 meets an address whose identity its policy does not know:
 
-    1. identities for every prefix and selector that the new policy speaks of
-    2. these identities are added to the policies that are in force
-    3. ipcache learns the new prefixes
-    4. each endpoint's new policy is built beside the old one, and swapped in whole
-    5. ipcache forgets the old prefixes, and identities that nothing holds are released
+    1. identities for every prefix, endpoint and selector that is spoken of now
+    2. policies in force judge the new identities of addresses as they judged the addresses
+       before they had one (``PoliciesInForce.inherit``)
+    3. ipcache learns the new prefixes; names that get another identity have both
+    4. each new policy is built beside the old one, and swapped in whole
+    5. ipcache forgets the old prefixes, names their former identities, and identities that
+       nothing holds are released
 
+Until step 4 the verdict on every packet is the old policy's, after it the new one's. Trees of names
+are whole in the kernel before a policy refers to them (``rulesets``).
+
+A change that the maps have no room for leaves the former state in force, and raises MapFull.
 All calls are quick and never wait; none is safe to be called from two threads.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
+from fqdnwall.agent.inforce import PoliciesInForce, PolicyMap
 from fqdnwall.agent.learning import Learning
+from fqdnwall.agent.recorded import Recorder
 from fqdnwall.agent.rulesets import RuleSets
 from fqdnwall.datapath.delta import delta
 from fqdnwall.datapath.layouts import (
     EndpointAddress,
     EndpointFlag,
     EndpointInfo,
-    EndpointRecord,
-    IdentityRecord,
-    PolicyKey,
-    PolicyValue,
+    IpcacheKey,
+    IpcacheValue,
     address_bytes,
     bytes_address,
 )
-from fqdnwall.datapath.maps import Maps, Policies
-from fqdnwall.endpoint.endpoint import Endpoint, Place, Subject, read_record
-from fqdnwall.endpoint.policymap import RuleBook, audited_dns, kernel_entries
+from fqdnwall.datapath.maps import MapFull, Maps
+from fqdnwall.endpoint.endpoint import Endpoint, Place, Recorded, Subject
+from fqdnwall.endpoint.policymap import RuleBook, Unenforceable, audited_dns, kernel_entries
 from fqdnwall.identity.allocator import (
     KUBE_DNS,
     RESERVED_IDENTITIES,
     Allocator,
+    IdentitiesExhausted,
     Scope,
-    label_texts,
 )
 from fqdnwall.ipcache import desired as ipcache
 from policies import (
+    CidrGroup,
     Identity,
-    Label,
     Labels,
+    NameSelector,
     Options,
     Policy,
     Resolved,
     RuleRef,
     cidr_labels,
-    resolve,
-    selected_by,
+    fqdn_labels,
 )
 from policies import Subject as PolicySubject
 from policies.identity import HOST, WORLD_IPV4, WORLD_IPV6
+from policies.incremental import PolicySet, Resolver, policy_key
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-PolicyMap = dict[PolicyKey, PolicyValue]
 
 AUDITED_DNS = RuleRef("", "", "audit: DNS is watched whether or not a rule asks for it")
+REFUSALS = (MapFull, IdentitiesExhausted, Unenforceable)
+"""Why a change cannot be made, and the former state stays in force."""
+ENFORCE = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
+IDENTITIES_AT_ONCE = 64
+"""Of more, policies are resolved anew: one by one, each is asked of every rule."""
+SPARE_IDENTITIES = 2048
+"""Of selector sets that no name stands for now, but a connection or the next name may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``per_endpoint``: what one endpoint looked up opens nothing for another."""
+    """``per_endpoint``: what one endpoint looked up opens nothing for another.
+
+    ``node`` is the network namespace (its inode) whose interfaces are guarded.
+    """
 
     audit: bool = False
     per_endpoint: bool = True
     options: Options = field(default_factory=lambda: Options(allow_localhost=True))
+    node: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """All inputs, of which what the maps hold is a function."""
+
+    policies: tuple[Policy, ...] = ()
+    groups: tuple[CidrGroup, ...] = ()
+    hosts: frozenset[Address] = frozenset()
+    resolvers: tuple[Address, ...] = ()
+    endpoints: Mapping[int, Endpoint] = field(default_factory=dict)
 
 
 class Firewall:
@@ -84,121 +112,140 @@ class Firewall:
     def __init__(self, maps: Maps, clock: Callable[[], float], settings: Settings) -> None:
         self.maps = maps
         self.settings = settings
-        self.rules = RuleBook()
-        self.policies: tuple[Policy, ...] = ()
-        self.endpoints: dict[int, Endpoint] = {}
+        self.recorder = Recorder(maps)
+        self.rules = RuleBook(self.recorder.last_rule())
         self.revision = 1
-        self._hosts: frozenset[Address] = frozenset()
-        self._resolvers: dict[Address, Identity] = {}
-        self._cidrs: dict[Network, Identity] = {}
-        self._recorded: dict[Identity, Labels] = _recorded_identities(maps)
-        self.allocator = Allocator({labels: i for i, labels in self._recorded.items()})
-        self._installed_ipcache = dict(maps.ipcache.items())
+        self._wanted = _Wanted()
+        self._reached = None if self.recorder.endpoints() else _Wanted()
+        self._taken_over: set[int] = set()
+        self._batches = 0
+        self._applying = False
+        self.allocator = Allocator(
+            {labels: number for number, labels in self.recorder.identities.items()}
+        )
+        self._introduced: set[Identity] = set(RESERVED_IDENTITIES)
+        self._known_in_force = {*RESERVED_IDENTITIES, *self.recorder.identities}
+        self._resolver = Resolver(RESERVED_IDENTITIES, settings.options)
+        self._in_force = PoliciesInForce(maps.policies)
+        self._compiled: dict[PolicySet, tuple[Resolved, tuple[NameSelector, ...], PolicyMap]] = {}
+        self._written: dict[int, EndpointInfo] = {}
+        self._recorded: set[int] = set()
+        self._ipcache = dict(maps.ipcache.items())
         self._by_address: dict[Address, Endpoint] = {}
         self.endpoint_ids: dict[str, int] = {}
         """By address, as text: asked once for every query."""
-        self._batches = 0
+        self._all_selectors: tuple[NameSelector, ...] = ()
+        self._expected: set[Identity] = set()
         self.rulesets = RuleSets(maps.dns_names, self.rules, self.add_identity)
-        self.rulesets.start_after(_last_ruleset(maps))
+        self.rulesets.start_after(self.recorder.last_ruleset())
         self.learning = Learning(self, clock)
 
     # ---- what is wanted ----
 
+    @property
+    def endpoints(self) -> Mapping[int, Endpoint]:
+        return self._wanted.endpoints
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        return self._wanted.policies
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether the maps say what is wanted; before, what an earlier agent wanted."""
+        return self._reached is not None
+
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Several changes that the maps see as one."""
+        """Several changes that the maps see as one, or not at all."""
         self._batches += 1
         try:
             yield
+        except BaseException:
+            self._wanted = self._reached or _Wanted()
+            raise
         finally:
             self._batches -= 1
         self._apply()
 
-    def set_policies(self, policies: Sequence[Policy]) -> None:
+    def set_policies(self, policies: Sequence[Policy], groups: Sequence[CidrGroup] = ()) -> None:
         """Put these policies in force, all of them at once. Raises MapFull, Unenforceable."""
-        self.policies = tuple(policies)
-        self.revision += 1
-        self._apply()
+        self._want(replace(self._wanted, policies=tuple(policies), groups=tuple(groups)))
 
     def set_hosts(self, addresses: Iterable[Address]) -> None:
-        """The host's own addresses."""
-        hosts = frozenset(addresses)
-        if hosts != self._hosts:
-            self._hosts = hosts
-            self._apply()
+        """The host's own addresses. Raises MapFull."""
+        self._want(replace(self._wanted, hosts=frozenset(addresses)))
 
     def set_resolvers(self, addresses: Iterable[Address]) -> None:
-        """The resolvers that stand for the cluster's DNS outside a cluster."""
-        self._resolvers = {
-            address: self.allocator.allocate(_resolver_labels(address), Scope.LOCAL)
-            for address in addresses
-        }
-        self._apply()
+        """The resolvers that stand for the cluster's DNS outside a cluster. Raises MapFull."""
+        self._want(replace(self._wanted, resolvers=tuple(dict.fromkeys(addresses))))
 
     def add(self, subject: Subject, place: Place, endpoint_id: int = 0) -> Endpoint:
         """Guard an endpoint: policy and addresses are in the maps when this returns.
 
-        The caller attaches the programs after that. Raises MapFull, IdentitiesExhausted.
+        The caller attaches the programs after that. With an id, an endpoint that an earlier agent
+        guarded is taken over. Raises MapFull, IdentitiesExhausted, RecordTooLong.
         """
-        number = endpoint_id or max(self.endpoints, default=0) + 1
+        number = endpoint_id or self.recorder.next_endpoint(self.endpoints)
         identity = self.allocator.allocate(subject.identity_labels(), Scope.CLUSTER)
-        endpoint = Endpoint(number, subject, place, identity, audit=self.settings.audit)
+        endpoint = Endpoint(
+            number, subject, place, identity, self.settings.node, audit=self.settings.audit
+        )
+        self.recorder.check(endpoint)
         known = self.maps.endpoints.get(place.ifindex)
         if known is not None and known.id == number:
             endpoint.generation = known.generation + 1
-        self.endpoints[number] = endpoint
-        self._by_address |= dict.fromkeys(place.addresses, endpoint)
-        self.maps.records.put(number, EndpointRecord(endpoint.record()))
-        try:
-            self._apply()
-        except Exception:
-            self.remove(number)
-            raise
+            self._in_force.adopt(number)
+            self._taken_over.add(number)
+            self._written[number] = known
+        else:
+            self.maps.clear_endpoint_counters(number)
+        self._want(replace(self._wanted, endpoints={**self.endpoints, number: endpoint}))
         return endpoint
 
     def remove(self, endpoint_id: int) -> None:
         """Forget an endpoint; its programs are detached before."""
-        endpoint = self.endpoints.pop(endpoint_id)
-        for address in endpoint.place.addresses:
-            self._by_address.pop(address, None)
-            self.endpoint_ids.pop(str(address), None)
-            self.maps.disown(EndpointAddress(endpoint.id, address_bytes(address)))
-        self.maps.endpoints.delete(endpoint.place.ifindex)
-        self.maps.policies.delete(endpoint.id)
-        self.maps.records.delete(endpoint.id)
-        self.learning.forget_endpoint(endpoint.id)
-        if endpoint.policy_fd >= 0:
-            os.close(endpoint.policy_fd)
+        endpoint = self.endpoints[endpoint_id]
+        others = {n: e for n, e in self.endpoints.items() if n != endpoint_id}
+        self._wanted = replace(self._wanted, endpoints=others)
+        self._reached = replace(self._reached or self._wanted, endpoints=others)
+        self._erase(endpoint)
         self._apply()
 
     def forget_strangers(self) -> None:
-        """Take endpoints off the maps that are none of ours: their interfaces are gone."""
+        """Take off the maps what is about none of our endpoints: their interfaces are gone."""
         for ifindex, info in list(self.maps.endpoints.items()):
             if info.id not in self.endpoints:
                 self.maps.endpoints.delete(ifindex)
-                self.maps.policies.delete(info.id)
-                self.maps.records.delete(info.id)
+        for number in self.maps.policies.endpoints():
+            if number not in self.endpoints:
+                self.maps.policies.delete(number)
+        self.recorder.keep_only(self.endpoints)
         self.rulesets.forget_strangers()
         for owned in self.maps.owned():
             endpoint = self.endpoints.get(owned.endpoint)
             if endpoint is None or bytes_address(owned.address) not in endpoint.place.addresses:
                 self.maps.disown(owned)
+        self.learning.forget_strangers()
+        self._release()
 
-    def recorded_endpoints(self) -> dict[int, tuple[Subject, Place]]:
+    def recorded_endpoints(self) -> dict[int, Recorded]:
         """Those that an earlier agent guarded, from the maps."""
-        found = {}
-        for number, record in self.maps.records.items():
-            try:
-                found[number] = read_record(record.json)
-            except (ValueError, KeyError):
-                continue
-        return found
+        return self.recorder.endpoints()
 
     # ---- questions ----
 
+    def selectors(self, endpoint_id: int | None) -> tuple[NameSelector, ...]:
+        """The ``toFQDNs`` selectors of an endpoint, or of all of them; each once."""
+        if endpoint_id is None:
+            return self._all_selectors
+        if endpoint_id not in self.endpoints:
+            return ()
+        return self._resolver.policy_set(str(endpoint_id)).resolved().fqdn_selectors
+
     def ruleset_of(self, resolved: Resolved, index: int) -> int:
         """The number of the tree for one of the policy's DNS rule sets."""
-        return self.rulesets.number(resolved.dns[index], resolved.fqdn_selectors)
+        return self.rulesets.number(resolved.dns[index], self._tree_selectors(resolved))
 
     def endpoint_of(self, address: Address) -> Endpoint | None:
         return self._by_address.get(address)
@@ -208,208 +255,316 @@ class Firewall:
         value = self.maps.ipcache.get(ipcache.key_of(ip_network(address)))
         if value is not None:
             return Identity(value.identity)
-        return WORLD_IPV4 if address.version == 4 else WORLD_IPV6
+        return _world(address.version)
 
-    def adopted_identities(self) -> list[tuple[Identity, Labels]]:
+    def adopt_identities(self) -> frozenset[Identity]:
         """Those that an earlier agent recorded, in use again from now on."""
-        adopted = list(self._recorded.items())
-        for _, labels in adopted:
+        for labels in self.recorder.identities.values():
             self.allocator.allocate(labels, Scope.LOCAL)
-        return adopted
+        return frozenset(self.recorder.identities)
 
     # ---- making the maps say so ----
 
     def add_identity(self, labels: Labels) -> Identity:
-        """A node-local identity that policies in force know when this returns."""
+        """A node-local identity that policies in force know when this returns.
+
+        Raises MapFull, IdentitiesExhausted.
+        """
         known = self.allocator.find(labels)
-        if known is not None:
+        if known is not None and known in self._introduced:
             return known
-        identity = self.allocator.allocate(labels, Scope.LOCAL)
-        self._extend()
-        self._record_identities()
+        identity = self._new_identity(labels)
+        try:
+            self.recorder.identity(identity, labels)
+            self._resolver.add_identity(identity, labels)
+            self._introduced.add(identity)
+            if not self._applying:
+                self._extend(identity)
+        except MapFull:
+            self._forget_identities({identity})
+            raise
         return identity
 
+    def _new_identity(self, labels: Labels) -> Identity:
+        try:
+            return self.allocator.allocate(labels, Scope.LOCAL)
+        except IdentitiesExhausted:
+            if self._applying:
+                raise
+            self._release(spare=0)
+            return self.allocator.allocate(labels, Scope.LOCAL)
+
+    def _extend(self, identity: Identity) -> None:
+        """Let the policies in force know an identity that no address has yet."""
+        for policy_set in self._resolver.policy_sets():
+            held = self._compiled.get(policy_set)
+            resolved = policy_set.resolved()
+            if held is None or held[0] is resolved:
+                continue
+            users = {int(name) for name in policy_set.subjects}
+            entries = self._entries(policy_set)
+            new = {key: value for key, value in entries.items() if key.identity == identity}
+            if not self._in_force.add(users, entries, new):
+                self._put(policy_set, entries)
+            for number in users:
+                self.endpoints[number].resolved = resolved
+        self._known_in_force.add(identity)
+
+    def _want(self, wanted: _Wanted) -> None:
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._apply()
+
     def _apply(self) -> None:
+        """Make the maps say what is wanted, or else leave them as they were."""
         if self._batches:
             return
-        before = set(self.allocator.identities)
-        self._allocate()
-        if before != set(self.allocator.identities):
-            self._extend()
-        self._record_identities()
-        self._sync_ipcache(forget=False)
-        for endpoint in self.endpoints.values():
-            self._regenerate(endpoint)
-        self._sync_ipcache(forget=True)
-        self.learning.policies_changed()
-        self.rulesets.keep_only(
-            {value.ruleset for e in self.endpoints.values() for value in e.entries.values()}
-        )
-        self._release()
+        before = self._reached or _Wanted()
+        self.revision += self._wanted.policies != before.policies
+        try:
+            self._install()
+        except REFUSALS:
+            for number in self._wanted.endpoints.keys() - before.endpoints.keys():
+                self._take_back(self._wanted.endpoints[number])
+            self._wanted = before
+            if self._reached is not None:
+                with contextlib.suppress(*REFUSALS):  # where nothing helps, each keeps what it has
+                    self._install()
+            raise
+        self._reached = self._wanted
+        self._taken_over.clear()
 
-    def _select(self, endpoint: Endpoint) -> tuple[Policy, ...]:
-        labels = endpoint.subject.identity_labels()
-        namespace = endpoint.subject.namespace
-        return tuple(p for p in self.policies if selected_by(p, labels, namespace))
+    def _install(self) -> None:
+        self._applying = True
+        try:
+            self._tell_resolver()
+            self._by_address = {
+                address: endpoint
+                for endpoint in self.endpoints.values()
+                for address in endpoint.place.addresses
+            }
+            self.endpoint_ids = {str(a): endpoint.id for a, endpoint in self._by_address.items()}
+            wanted = self._allocate()
+            while self._introduce():  # a resolver's identity brings rules, and these their trees
+                wanted = self._allocate()
+            change = delta(wanted, self._ipcache)
+            self._in_force.inherit(self._parents(change.put))
+            for key, value in change.put.items():
+                self.maps.ipcache.put(key, value)
+                self._ipcache[key] = value
+            self.learning.policies_change()
+            self._settle()
+            self.learning.policies_changed()
+            for key in change.delete:
+                self.maps.ipcache.delete(key)
+                del self._ipcache[key]
+            self.rulesets.keep_only(
+                {value.ruleset for held in self._in_force for value in held.entries.values()}
+            )
+            self._release()
+        finally:
+            self._applying = False
 
-    def _resolve(self, endpoint: Endpoint, policies: Sequence[Policy]) -> Resolved:
-        subject = PolicySubject(endpoint.subject.identity_labels(), endpoint.subject.namespace)
-        return resolve(policies, subject, self.allocator.identities, self.settings.options)
+    def _tell_resolver(self) -> None:
+        """Policies and subjects as they are wanted; ``policies.incremental`` finds what changes."""
+        resolver, wanted = self._resolver, self._wanted
+        if wanted.groups != resolver.options.cidr_groups:
+            resolver.set_options(replace(resolver.options, cidr_groups=wanted.groups))
+        now = {policy_key(policy): policy for policy in resolver.policies}
+        then = {policy_key(policy): policy for policy in wanted.policies}
+        changed = [p for key, p in then.items() if now.get(key) is not p and now.get(key) != p]
+        if changed or now.keys() - then.keys():
+            resolver.update(changed, now.keys() - then.keys())
+        for name in set(self._subjects()) - {str(number) for number in wanted.endpoints}:
+            resolver.remove_subject(name)
+        known = set(self._subjects())
+        for number, endpoint in wanted.endpoints.items():
+            if str(number) not in known:
+                labels, namespace = endpoint.subject.identity_labels(), endpoint.subject.namespace
+                resolver.set_subject(str(number), PolicySubject(labels, namespace))
 
-    def _allocate(self) -> None:
-        """Identities for all that the endpoints' policies speak of."""
-        prefixes: set[Network] = set()
-        for endpoint in self.endpoints.values():
-            resolved = self._resolve(endpoint, self._select(endpoint))
-            prefixes.update(resolved.cidrs)
-            for labels in self.learning.expected_labels(resolved):
-                self.allocator.allocate(labels, Scope.LOCAL)
-        self._cidrs = {
-            prefix: self.allocator.allocate(cidr_labels(prefix), Scope.LOCAL)
-            for prefix in sorted(prefixes, key=lambda p: (p.version, p))
+        found = {s for e in resolver.policy_sets() for s in e.resolved().fqdn_selectors}
+        self._all_selectors = tuple(sorted(found, key=lambda s: (s.text, s.kind.value)))
+
+    def _subjects(self) -> list[str]:
+        return [name for each in self._resolver.policy_sets() for name in each.subjects]
+
+    def _tree_selectors(self, resolved: Resolved) -> tuple[NameSelector, ...]:
+        """What the answers of an endpoint's queries are judged by."""
+        return resolved.fqdn_selectors if self.settings.per_endpoint else self.selectors(None)
+
+    def _allocate(self) -> dict[IpcacheKey, IpcacheValue]:
+        """Identities for all that is spoken of; the ipcache that is wanted."""
+        resolved = [each.resolved() for each in self._resolver.policy_sets()]
+        prefixes = {prefix for each in resolved for prefix in each.cidrs}
+        expected = {
+            labels
+            for each in resolved
+            for labels in self.rulesets.expected_labels(each.dns, self._tree_selectors(each))
+        } | {fqdn_labels([selector.text]) for selector in self._all_selectors}
+        self._expected = {
+            self.allocator.allocate(labels, Scope.LOCAL) for labels in sorted(expected, key=sorted)
         }
-
-    def _extend(self) -> None:
-        """Add what new identities need to the policies in force; nothing else changes."""
-        for endpoint in self.endpoints.values():
-            if endpoint.policy_fd < 0:
-                continue
-            resolved = self._resolve(endpoint, endpoint.policies)
-            entries = self._entries(endpoint, resolved)
-            change = delta(entries, endpoint.entries)
-            if not change.only_adds(endpoint.entries):
-                self._swap(endpoint, entries)
-            elif change:
-                Policies.add(endpoint.policy_fd, change.put.items())
-            endpoint.resolved = resolved
-            endpoint.entries = entries
-
-    def _regenerate(self, endpoint: Endpoint) -> None:
-        policies = self._select(endpoint)
-        resolved = self._resolve(endpoint, policies)
-        entries = self._entries(endpoint, resolved)
-        if entries != endpoint.entries or endpoint.policy_fd < 0:
-            self._swap(endpoint, entries)
-        enforcing = endpoint.resolved is None or endpoint.resolved.enforcing != resolved.enforcing
-        endpoint.policies, endpoint.resolved, endpoint.entries = policies, resolved, entries
-        endpoint.revision = self.revision
-        if enforcing or self.maps.endpoints.get(endpoint.place.ifindex) is None:
-            endpoint.generation += 1
-        self._write_endpoint(endpoint)
-
-    def _entries(self, endpoint: Endpoint, resolved: Resolved) -> PolicyMap:
-        entries = kernel_entries(
-            resolved, self.rules, lambda index: self.ruleset_of(resolved, index)
+        return ipcache.desired(
+            {
+                prefix: self.allocator.allocate(cidr_labels(prefix), Scope.LOCAL)
+                for prefix in sorted(prefixes, key=lambda p: (p.version, p))
+            },
+            self._wanted.hosts,
+            HOST,
+            {address: endpoint.identity for address, endpoint in self._by_address.items()},
+            {
+                address: self.allocator.allocate(_resolver_labels(address), Scope.LOCAL)
+                for address in self._wanted.resolvers
+            },
         )
-        if endpoint.audit:
+
+    def _introduce(self) -> bool:
+        """Whether identities are new to the policies.
+
+        Numbers are kept beside the maps before anything in these may hold them.
+        """
+        new = sorted(self.allocator.identities.keys() - self._introduced)
+        for identity in new:
+            labels = self.allocator.labels_of(identity)
+            self.recorder.identity(identity, labels)
+            if len(new) <= IDENTITIES_AT_ONCE:
+                self._resolver.add_identity(identity, labels)
+                self._introduced.add(identity)
+        if len(new) > IDENTITIES_AT_ONCE:
+            self._resolver = Resolver(self.allocator.identities, self._resolver.options)
+            self._introduced = set(self.allocator.identities)
+            self._tell_resolver()
+        return bool(new)
+
+    def _parents(self, new: Mapping[IpcacheKey, IpcacheValue]) -> dict[int, frozenset[int]]:
+        """For each identity that policies in force do not know, whose its addresses are now."""
+        found: defaultdict[int, set[int]] = defaultdict(set)
+        for key, value in new.items():
+            if value.identity not in self._known_in_force:
+                parent = self.maps.ipcache.get(key)
+                version = ipcache.prefix_of(key).version
+                found[value.identity].add(parent.identity if parent else _world(version))
+        return {identity: frozenset(parents) for identity, parents in found.items()}
+
+    def _settle(self) -> None:
+        """Every endpoint's policy as it is wanted."""
+        sets = self._resolver.policy_sets()
+        for policy_set in sets:
+            self._put(policy_set, self._entries(policy_set))
+        self._compiled = {each: self._compiled[each] for each in sets}
+        self._known_in_force = set(self._introduced)
+
+    def _put(self, policy_set: PolicySet, entries: PolicyMap) -> None:
+        resolved = policy_set.resolved()
+        users = {int(name): self.endpoints[int(name)] for name in policy_set.subjects}
+        flags = self._flags(resolved)
+        for endpoint in users.values():
+            written = self._written.get(endpoint.id)
+            if written is not None and written.flags & ENFORCE & ~flags:
+                # A direction without policy is open before its policy, which allows nothing, comes.
+                self._write(endpoint, replace(written, flags=written.flags & (flags | ~ENFORCE)))
+        moved = self._in_force.put(users.keys(), entries)
+        chosen = tuple({id(policy): policy for policy, _ in policy_set.chosen}.values())
+        for number, endpoint in users.items():
+            former = endpoint.resolved.enforcing if endpoint.resolved else None
+            endpoint.resolved, endpoint.policies = resolved, chosen
+            endpoint.revision = self.revision
+            if number in moved or former != resolved.enforcing:
+                endpoint.generation += 1
+            self._write(endpoint, self._info(endpoint, flags))
+
+    def _entries(self, policy_set: PolicySet) -> PolicyMap:
+        resolved = policy_set.resolved()
+        selectors = self._tree_selectors(resolved)
+        known = self._compiled.get(policy_set)
+        if known is not None and known[0] is resolved and known[1] == selectors:
+            return known[2]
+        entries = kernel_entries(
+            resolved, self.rules, lambda index: self.rulesets.number(resolved.dns[index], selectors)
+        )
+        if self.settings.audit:
             entries = dict(audited_dns(self.rules.number(AUDITED_DNS))) | entries
+        self._compiled[policy_set] = (resolved, selectors, entries)
         return entries
 
-    def _swap(self, endpoint: Endpoint, entries: PolicyMap) -> None:
-        """A new policy in place of the old one; flows are judged anew by it."""
-        fd = Policies.build(entries.items())
-        try:
-            self.maps.policies.set(endpoint.id, fd)
-        except OSError:
-            os.close(fd)
-            raise
-        if endpoint.policy_fd >= 0:
-            os.close(endpoint.policy_fd)
-        endpoint.policy_fd = fd
-        endpoint.generation += 1
-
-    def _write_endpoint(self, endpoint: Endpoint) -> None:
-        resolved = endpoint.resolved
-        assert resolved is not None
-        flags = EndpointFlag(0)
+    def _flags(self, resolved: Resolved) -> EndpointFlag:
+        flags = EndpointFlag.AUDIT if self.settings.audit else EndpointFlag(0)
         if resolved.enforcing.ingress:
             flags |= EndpointFlag.ENFORCE_INGRESS
         if resolved.enforcing.egress:
             flags |= EndpointFlag.ENFORCE_EGRESS
-        if endpoint.audit:
-            flags |= EndpointFlag.AUDIT
+        return flags
+
+    def _info(self, endpoint: Endpoint, flags: EndpointFlag) -> EndpointInfo:
+        return EndpointInfo(
+            id=endpoint.id,
+            identity=endpoint.identity,
+            scope=self.learning.scope(endpoint.id),
+            generation=endpoint.generation & 0xFFFFFFFF,
+            flags=flags,
+            bridge=endpoint.place.bridge,
+        )
+
+    def _write(self, endpoint: Endpoint, info: EndpointInfo) -> None:
+        if endpoint.id not in self._recorded:
+            self.recorder.endpoint(endpoint)
+            for address in endpoint.place.addresses:
+                self.maps.own(EndpointAddress(endpoint.id, address_bytes(address)))
+            self._recorded.add(endpoint.id)
+        if self._written.get(endpoint.id) != info:
+            self.maps.endpoints.put(endpoint.place.ifindex, info)
+            self._written[endpoint.id] = info
+
+    def _take_back(self, endpoint: Endpoint) -> None:
+        """An endpoint that could not be added; one that was guarded before stays so."""
+        if endpoint.id in self._taken_over:
+            self._in_force.release(endpoint.id)
+            self._written.pop(endpoint.id, None)
+            self._recorded.discard(endpoint.id)
+        else:
+            self._erase(endpoint)
+
+    def _erase(self, endpoint: Endpoint) -> None:
         for address in endpoint.place.addresses:
-            self.maps.own(EndpointAddress(endpoint.id, address_bytes(address)))
-        self.maps.endpoints.put(
-            endpoint.place.ifindex,
-            EndpointInfo(
-                id=endpoint.id,
-                identity=endpoint.identity,
-                scope=self.learning.scope(endpoint.id),
-                generation=endpoint.generation & 0xFFFFFFFF,
-                flags=flags,
-            ),
-        )
+            self.maps.disown(EndpointAddress(endpoint.id, address_bytes(address)))
+        self.maps.endpoints.delete(endpoint.place.ifindex)
+        self._in_force.remove(endpoint.id)
+        self.recorder.forget_endpoint(endpoint.id)
+        self._recorded.discard(endpoint.id)
+        self._written.pop(endpoint.id, None)
+        self.learning.forget_endpoint(endpoint.id)
 
-    def _sync_ipcache(self, *, forget: bool) -> None:
-        wanted = ipcache.desired(
-            self._cidrs,
-            self._hosts,
-            HOST,
-            {address: e.identity for address, e in self._by_address.items()},
-            self._resolvers,
-        )
-        change = delta(wanted, self._installed_ipcache)
-        for key, value in change.put.items():
-            self.maps.ipcache.put(key, value)
-        self._installed_ipcache |= change.put
-        if forget:
-            for key in change.delete:
-                self.maps.ipcache.delete(key)
-                del self._installed_ipcache[key]
-
-    def _release(self) -> None:
+    def _release(self, spare: int = SPARE_IDENTITIES) -> None:
         """Give back the numbers that nothing refers to."""
-        held: set[int] = {*RESERVED_IDENTITIES, *self._cidrs.values(), *self._resolvers.values()}
+        held: set[int] = {*RESERVED_IDENTITIES, *self._expected}
+        held |= {value.identity for value in self._ipcache.values()}
         held |= {endpoint.identity for endpoint in self.endpoints.values()}
         held |= self.learning.identities_held() | self.rulesets.identities_held()
-        for identity in [i for i in self.allocator.identities if i not in held]:
-            self.allocator.release(identity)
-        self._record_identities()
+        idle = [i for i in self.allocator.identities if i not in held]
+        if idle:
+            selectors = {label for s in self.selectors(None) for label in fqdn_labels([s.text])}
+            may_return = [i for i in idle if self.allocator.labels_of(i) <= selectors]
+            spared = may_return[len(may_return) - min(spare, len(may_return)) :]
+            self._forget_identities(set(idle) - set(spared))
 
-    def _record_identities(self) -> None:
-        """Keep the numbers beside the maps that hold them."""
-        wanted = {
-            identity: labels
-            for identity, labels in self.allocator.identities.items()
-            if identity not in RESERVED_IDENTITIES
-        }
-        change = delta(wanted, self._recorded)
-        for identity, labels in change.put.items():
-            text = json.dumps(label_texts(labels)).encode()
-            if len(text) <= IdentityRecord.size():
-                self.maps.identities.put(identity, IdentityRecord(text))
-        for identity in change.delete:
-            self.maps.identities.delete(identity)
-        self._recorded = wanted
+    def _forget_identities(self, identities: Set[Identity]) -> None:
+        self._in_force.take(identities)
+        self.learning.identities_gone()
+        for identity in identities:
+            if identity in self._introduced:
+                self._resolver.remove_identity(identity)
+                self._introduced.discard(identity)
+            self._known_in_force.discard(identity)
+            self.recorder.forget_identity(identity)
+            self.allocator.release(identity)
+
+
+def _world(version: int) -> Identity:
+    return WORLD_IPV4 if version == 4 else WORLD_IPV6
 
 
 def _resolver_labels(address: Address) -> Labels:
     """A resolver is what cluster DNS policies select, and the address that it is."""
     prefix = IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
     return KUBE_DNS | cidr_labels(prefix)
-
-
-def _recorded_identities(maps: Maps) -> dict[Identity, Labels]:
-    found: dict[Identity, Labels] = {}
-    for number, record in maps.identities.items():
-        try:
-            texts = json.loads(record.json.rstrip(b"\0"))
-            found[Identity(number)] = frozenset(_parse(text) for text in texts)
-        except ValueError:
-            continue
-    return found
-
-
-def _last_ruleset(maps: Maps) -> int:
-    """The highest number that an earlier agent's trees have."""
-    return max((key.ruleset for key, _ in maps.dns_names.items()), default=0)
-
-
-def _parse(text: str) -> Label:
-    """As ``str(Label)`` wrote it: sources hold no colon, keys of CIDR and FQDN labels do."""
-    source, _, rest = text.partition(":")
-    if source in ("cidr", "fqdn", "reserved"):
-        return Label(source, rest)
-    key, _, value = rest.partition("=")
-    return Label(source, key, value)

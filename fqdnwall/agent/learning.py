@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
@@ -22,9 +23,11 @@ from fqdnwall.datapath.layouts import (
     address_bytes,
     bytes_address,
 )
-from fqdnwall.fqdn.cache import KERNEL, Key, NameCache, Place, Record
+from fqdnwall.datapath.maps import MapFull
+from fqdnwall.fqdn.cache import KERNEL, PROXY, Key, NameCache, Place, Record
 from fqdnwall.fqdn.identities import fit, labels_for
-from policies import Labels, NameSelector, Resolved, fqdn_labels
+from fqdnwall.identity.allocator import IdentitiesExhausted
+from policies import NameSelector
 
 if TYPE_CHECKING:
     from fqdnwall.agent.firewall import Firewall
@@ -52,6 +55,9 @@ class Learning:
         self._behind: set[Place] = set()
         self._held_by_kernel: set[int] = set()
         self._merged: dict[Place, frozenset[int]] = {}
+        self._judged_by: dict[int, tuple[NameSelector, ...]] = {}
+        self.refused = 0
+        """How often the kernel's map had no room."""
 
     def scope(self, endpoint_id: int) -> int:
         """Under which an endpoint's learned addresses stand: its own id, or the node's."""
@@ -59,20 +65,7 @@ class Learning:
 
     def selectors(self, scope: int) -> tuple[NameSelector, ...]:
         """The ``toFQDNs`` selectors that matter in the scope, each once."""
-        endpoints = self._firewall.endpoints
-        chosen = endpoints.values() if scope == NODE else [endpoints[scope]]
-        found = {s: None for e in chosen if e.resolved for s in e.resolved.fqdn_selectors}
-        return tuple(found)
-
-    def expected_labels(self, resolved: Resolved) -> Iterable[Labels]:
-        """Of identities worth having before the first name is asked.
-
-        One for each selector, and one for each set of them that the kernel's trees speak of.
-        """
-        single = {fqdn_labels([selector.text]) for selector in resolved.fqdn_selectors}
-        return single | self._firewall.rulesets.expected_labels(
-            resolved.dns, resolved.fqdn_selectors
-        )
+        return self._firewall.selectors(None if scope == NODE else scope)
 
     def identity_of(self, scope: int, name: str) -> int:
         """The identity of the name's addresses; 0 when no selector matches the name."""
@@ -89,7 +82,7 @@ class Learning:
         endpoint_id: int,
         name: str,
         addresses: Sequence[tuple[Address, int]],
-        source: str = "proxy",
+        source: str = PROXY,
     ) -> None:
         """Put (address, TTL in seconds) pairs of a name into the kernel's map.
 
@@ -98,11 +91,24 @@ class Learning:
         scope = self.scope(endpoint_id)
         identity = self.identity_of(scope, name)
         now = self._clock()
-        for address, ttl in addresses:
-            key = Key(scope, name, address)
+        keys = [Key(scope, name, address) for address, _ in addresses]
+        for key, (_, ttl) in zip(keys, addresses, strict=True):
             self.cache.put(Record(key, identity, ttl, now, now + ttl, source))
-            if identity:
-                self._write((scope, address))
+        if not identity:
+            return
+        try:
+            self._write_all(keys)
+        except MapFull:
+            self.collect()
+            try:
+                self._write_all(keys)
+            except MapFull:
+                self.cache.forget(keys)
+                raise
+
+    def _write_all(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._write((key.endpoint, key.address))
 
     def learned_by_kernel(
         self,
@@ -114,10 +120,15 @@ class Learning:
         at: float,
     ) -> None:
         """Note what the kernel has put into its own map; ``at`` is when, on the boot clock."""
+        now = self._meant_now(scope, name, identity)
         for address in addresses:
             key = Key(scope, name, address)
             known = self.cache.get(key)
-            if known is None or known.source == KERNEL or known.expires_at < at + ttl:
+            if now != identity:
+                # By a policy that has been replaced meanwhile: what it means now is ours to hold.
+                self.cache.put(Record(key, now, ttl, at, at + ttl, PROXY))
+                self._behind.add((scope, address))
+            elif known is None or known.source == KERNEL or known.expires_at < at + ttl:
                 self.cache.put(Record(key, identity, ttl, at, at + ttl, KERNEL))
 
     def collect_kernel(self) -> int:
@@ -126,18 +137,41 @@ class Learning:
         return self._firewall.maps.collector.collect(before)
 
     def collect(self) -> int:
-        """Take what has run out off the kernel's map, some at a time; how much is left."""
+        """Take what has run out off the kernel's map, some at a time; how much is left.
+
+        What the map has no room for is tried again the next time.
+        """
+        refused: set[Place] = set()
         self._behind |= self.cache.take_stale()
-        for _ in range(min(len(self._behind), COLLECT_AT_ONCE)):
-            self._write(self._behind.pop())
-        return len(self._behind)
+        for place in list(islice(self._behind, COLLECT_AT_ONCE)):
+            try:
+                self._write(place)
+            except (MapFull, IdentitiesExhausted):
+                refused.add(place)
+            else:
+                self._behind.discard(place)
+        self.refused += len(refused)
+        return len(self._behind - refused)
+
+    def policies_change(self) -> None:
+        """Names may have other identities; policies that know these come into force next."""
+        changed = False
+        for scope in self.cache.endpoints():
+            selectors = self.selectors(scope)
+            if self._judged_by.get(scope) != selectors:
+                self._judged_by[scope] = selectors
+                self._identities.clear()
+                self.cache.rename(scope, partial(self._identity_now, scope))
+                changed = True
+        if changed:
+            self._write_behind()
 
     def policies_changed(self) -> None:
-        """Names may have other identities now."""
-        self._identities.clear()
-        scopes = self._firewall.endpoints if self._firewall.settings.per_endpoint else [NODE]
-        for scope in list(scopes):
-            self.cache.rename(scope, partial(self._identity_now, scope))
+        """The policies that knew names by their former identities are gone."""
+        self.cache.fade()
+        self._write_behind()
+
+    def _write_behind(self) -> None:
         while self.collect():
             pass
 
@@ -150,7 +184,7 @@ class Learning:
         for record in records:
             if record.expires_at > now:
                 self.cache.put(record)
-        known = {i for i, _ in self._firewall.adopted_identities()}
+        known = self._firewall.adopt_identities()
         for key, value in list(self._firewall.maps.learned.items()):
             place = (key.scope, bytes_address(key.address))
             held = dict(self.cache.slots(place))
@@ -160,7 +194,7 @@ class Learning:
                     name = f"{ADOPTED}{slot.identity}"
                     ttl = int(expires - now)
                     adopted = Key(place[0], name, place[1])
-                    self.cache.put(Record(adopted, slot.identity, ttl, now, expires, "proxy"))
+                    self.cache.put(Record(adopted, slot.identity, ttl, now, expires, PROXY))
             self._behind.add(place)
         self._held_by_kernel = {
             slot.identity
@@ -174,27 +208,43 @@ class Learning:
             return int(name.removeprefix(ADOPTED))
         return self.identity_of(scope, name)
 
+    def _meant_now(self, scope: int, name: str, identity: int) -> int:
+        """What the kernel's identity for a name is by today's policies."""
+        if scope not in self._firewall.endpoints and not (
+            scope == NODE and self._firewall.is_in_force
+        ):
+            return identity  # an agent that starts has no policies yet
+        try:
+            return self.identity_of(scope, name)
+        except (MapFull, IdentitiesExhausted):
+            self.refused += 1
+            return identity
+
+    def identities_gone(self) -> None:
+        """Numbers were given back: names are judged anew."""
+        self._identities.clear()
+
     def forget(self, matches: Callable[[Record], bool]) -> int:
         """Drop what was learned, as far as it matches; how many addresses that were."""
         count = self.cache.forget([r.key for r in self.cache.records() if matches(r)])
-        while self.collect():
-            pass
+        self._write_behind()
         return count
 
     def forget_endpoint(self, endpoint_id: int) -> None:
         if self._firewall.settings.per_endpoint:
-            self.forget(lambda record: record.key.endpoint == endpoint_id)
+            self.cache.forget([record.key for record in self.cache.records(endpoint_id)])
+            self._judged_by.pop(endpoint_id, None)
+            self._write_behind()
+
+    def forget_strangers(self) -> None:
+        """Drop what endpoints had learned that are gone."""
+        for scope in self.cache.endpoints():
+            if scope != NODE and scope not in self._firewall.endpoints:
+                self.forget_endpoint(scope)
 
     def identities_held(self) -> set[int]:
-        """Those that records or expectations refer to, and those in the kernel's map."""
-        held = {record.identity for record in self.cache.records()}
-        held.update(self._held_by_kernel, *self._merged.values())
-        for endpoint in self._firewall.endpoints.values():
-            if endpoint.resolved:
-                for labels in self.expected_labels(endpoint.resolved):
-                    found = self._firewall.allocator.find(labels)
-                    held.add(found or 0)
-        return held
+        """Those that records refer to, and those in the kernel's map."""
+        return {*self.cache.identities, *self._held_by_kernel}.union(*self._merged.values())
 
     def _write(self, place: Place) -> None:
         scope, address = place

@@ -4,14 +4,14 @@ map holds what is enforced, and without the file the next agent knows addresses 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
-from fqdnwall.fqdn.cache import Key, Record
+from fqdnwall.fqdn.cache import KERNEL, PROXY, Key, Record
 
 FORMAT = 1
+TEMPORARY = ".new"
 
 
 def save(path: Path, records: Iterable[Record]) -> None:
@@ -29,7 +29,7 @@ def save(path: Path, records: Iterable[Record]) -> None:
         )
         for r in records
     ]
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(TEMPORARY)
     temporary.write_text(json.dumps({"format": FORMAT, "boot": boot_id(), "records": rows}))
     temporary.rename(path)
 
@@ -40,12 +40,38 @@ def load(path: Path) -> list[Record]:
         found = json.loads(path.read_text())
         if found["format"] != FORMAT or found["boot"] != boot_id():
             return []
-        return [
-            Record(Key(endpoint, name, ip_address(address)), *rest)
-            for endpoint, name, address, *rest in found["records"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [_record(*row) for row in found["records"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
+
+
+def remove(path: Path) -> None:
+    """Leave no file behind, nor what a save left that was killed."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(TEMPORARY).unlink(missing_ok=True)
+
+
+def _record(
+    endpoint: int,
+    name: str,
+    address: str,
+    identity: int,
+    ttl_seconds: int,
+    learned_at: float,
+    expires_at: float,
+    source: str,
+) -> Record:
+    """Raises ValueError, TypeError."""
+    if source not in (KERNEL, PROXY):
+        raise ValueError(source)
+    return Record(
+        Key(int(endpoint), str(name), ip_address(address)),
+        int(identity),
+        int(ttl_seconds),
+        float(learned_at),
+        float(expires_at),
+        source,
+    )
 
 
 def boot_id() -> str:

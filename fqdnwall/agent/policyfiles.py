@@ -1,20 +1,40 @@
 """A directory of policy files: what is in force is each file's last good version.
 
-A file that cannot be read or is not valid is a problem to report, and leaves what it said before in
-force; a file that is gone takes its policies along. Reading is by content, so that neither clocks
-nor editors that replace files matter. Pure but for reading files.
+A file that cannot be read, is not valid or holds no policy is a problem to report, and leaves what
+it said before in force; a file that is gone takes its policies along. A file counts as changed when
+anything that the file system says of it has changed, its inode and the time of that change (which
+nobody can set) included. One that changed this very moment is left alone until it has settled: many
+editors empty a file before they write it, and what is half written must not open a door. Pure but
+for reading files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import stat
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fqdnwall.api.models import Problem, Severity
-from policies import Policy, parse_policies, unsupported
+from policies import (
+    BASIC,
+    CidrGroup,
+    Feature,
+    Policy,
+    PolicyError,
+    parse_policies,
+    unsupported,
+)
+from policies.incremental import PolicyKey, policy_key
+from policies.model import CidrGroupPeer
+from policies.resolve import addresses_need_one_identity
 
+ENFORCED = (BASIC - {Feature.NAMED_PORTS}) | {Feature.CIDR_GROUPS}
+"""Ports have no names outside a cluster."""
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES = 4 << 20
+SETTLE_SECONDS = 0.2
 
 
 class PolicyDirMissing(Exception):
@@ -22,102 +42,236 @@ class PolicyDirMissing(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    text: str
-    policies: tuple[Policy, ...]
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """What one text holds: policies, or every error in it."""
 
-    policies: tuple[Policy, ...]
-    problems: tuple[Problem, ...]
+    policies: tuple[Policy, ...] = ()
+    groups: tuple[CidrGroup, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """``loaded`` is the last good version, its problems those of the file as it is now.
+
+    ``stamp`` changes whenever the file does.
+    """
+
+    stamp: object
+    text: str
+    loaded: Loaded
+    good: str = ""
+    """The text of the last good version."""
 
 
 def load_text(text: str, source: str) -> Loaded:
     """Policies of one text, if all of it is valid and can be enforced."""
-    result = parse_policies(text, source)
-    errors = (*result.errors, *unsupported(result.policies))
-    problems = tuple(Problem(Severity.ERROR, source, str(error)) for error in errors)
-    return Loaded(() if problems else tuple(result.policies), problems)
+    try:
+        result = parse_policies(text, source)
+    except RecursionError:
+        return Loaded(problems=(_error(source, "nested too deeply to be read"),))
+    errors = [*result.errors, *unsupported(result.policies, ENFORCED)]
+    if not errors and addresses_need_one_identity(result.policies):
+        errors = [
+            PolicyError(
+                policy.source,
+                policy.line,
+                "spec",
+                "a Pass rule for networks: it is not enforced here",
+            )
+            for policy in result.policies
+            if addresses_need_one_identity([policy])
+        ]
+    if errors:
+        return Loaded(problems=tuple(_error(source, str(error)) for error in errors))
+    if not result.policies and not result.cidr_groups:
+        return Loaded(problems=(_error(source, f"{source}: holds no policy"),))
+    return Loaded(result.policies, result.cidr_groups)
+
+
+def combined(loaded: Iterable[Loaded]) -> Loaded:
+    """All of it together, with what is wrong between the parts.
+
+    Of policies and groups that have one name (as of objects in a cluster) the first counts.
+    """
+    policies: dict[PolicyKey, Policy] = {}
+    groups: dict[str, CidrGroup] = {}
+    problems: list[Problem] = []
+    for each in loaded:
+        problems += each.problems
+        for policy in each.policies:
+            key = policy_key(policy)
+            if key in policies:
+                problems.append(_twice(policy.source, "/".join(filter(None, key)), policies[key]))
+            policies.setdefault(key, policy)
+        for group in each.groups:
+            if group.name in groups:
+                name = f"CiliumCIDRGroup/{group.name}"
+                problems.append(_twice(group.source, name, groups[group.name]))
+            groups.setdefault(group.name, group)
+    problems += [
+        Problem(
+            Severity.WARNING,
+            policy.source,
+            f"{rule.path}: there is no CiliumCIDRGroup {peer.name}, so the rule selects nothing",
+            "put the group into a file beside it",
+        )
+        for policy in policies.values()
+        for rule in policy.rules
+        for peer in rule.peers or ()
+        if isinstance(peer, CidrGroupPeer) and peer.name and peer.name not in groups
+    ]
+    return Loaded(tuple(policies.values()), tuple(groups.values()), tuple(problems))
 
 
 class PolicyDir:
-    """``scan`` whenever it may have changed."""
+    """``scan`` whenever it may have changed.
 
-    def __init__(self, directory: Path) -> None:
+    ``remembered`` are good texts by path, those that an earlier agent had in force; ``clock`` gives
+    seconds since the epoch, as files' times are.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        remembered: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.directory = directory
+        self._remembered = remembered or {}
+        self._clock = clock
         self._files: dict[Path, _File] = {}
         self._missing: tuple[Problem, ...] = ()
+        self._combined = Loaded()
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """In the order of the files' names."""
-        return tuple(p for path in sorted(self._files) for p in self._files[path].policies)
+        return self._combined.policies
+
+    @property
+    def groups(self) -> tuple[CidrGroup, ...]:
+        return self._combined.groups
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        found = [p for path in sorted(self._files) for p in self._files[path].problems]
-        return (*self._missing, *found)
+        return (*self._missing, *self._combined.problems)
+
+    @property
+    def good_texts(self) -> dict[str, str]:
+        """By path, what is in force: to be remembered for the next agent."""
+        return {str(path): file.good for path, file in self._files.items() if file.good}
+
+    @property
+    def uncovered(self) -> tuple[Path, ...]:
+        """Files that are not valid and of which no good version is known."""
+        files = self._files.items()
+        return tuple(path for path, file in files if file.loaded.problems and not file.good)
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether some file has changed this very moment, and is not read yet."""
+        try:
+            return any(_is_policy_file(p) and self._settles(p) for p in self.directory.iterdir())
+        except OSError:
+            return False
 
     def documents(self) -> tuple[tuple[str, str], ...]:
         """(path, text) of every file, as last read."""
         return tuple((str(path), self._files[path].text) for path in sorted(self._files))
 
     def scan(self) -> bool:
-        """Read what has changed; whether ``policies`` or ``problems`` may have."""
+        """Read what has changed; whether ``policies``, ``groups`` or ``problems`` have."""
+        before = (self._missing, self._combined)
         try:
             paths = {p for p in self.directory.iterdir() if _is_policy_file(p)}
         except OSError as error:
-            problem = Problem(
-                Severity.ERROR,
-                str(self.directory),
-                f"cannot be listed: {error.strerror}",
-                "what was in force stays in force",
+            self._missing = (
+                Problem(
+                    Severity.ERROR,
+                    str(self.directory),
+                    f"cannot be listed: {error.strerror}",
+                    "what was in force stays in force",
+                ),
             )
-            changed = self._missing != (problem,)
-            self._missing = (problem,)
-            return changed
-        changed = bool(self._missing or self._files.keys() - paths)
+            return before != (self._missing, self._combined)
         self._missing = ()
-        self._files = {path: file for path, file in self._files.items() if path in paths}
-        for path in paths:
-            changed |= self._read(path)
-        return changed
+        files = {}
+        for path in sorted(paths):
+            before_it = self._files.get(path)
+            if not self._settles(path):
+                files[path] = self._read(path, before_it)
+            elif before_it is not None:
+                files[path] = before_it
+        if files != self._files:
+            self._files = files
+            self._combined = combined(file.loaded for file in files.values())
+        return before != (self._missing, self._combined)
 
-    def _read(self, path: Path) -> bool:
-        before = self._files.get(path)
+    def _settles(self, path: Path) -> bool:
         try:
+            age = self._clock() - path.stat().st_mtime
+        except OSError:
+            return False
+        return 0 <= age < SETTLE_SECONDS
+
+    def _read(self, path: Path, before: _File | None) -> _File:
+        """The file as it is now; ``before`` itself when that has not changed."""
+        last = before or self._recalled(path)
+        text = before.text if before else ""
+        try:
+            stamp = _stamp(path)
+            if before is not None and before.stamp == stamp:
+                return before
             text = _text(path)
         except (OSError, UnicodeDecodeError) as error:
-            return self._keep(path, before, "", (_unreadable(path, error),))
-        if before is not None and before.text == text and text:
-            return False
+            loaded = replace(last.loaded, problems=(_unreadable(path, error),))
+            return _File(None, text, loaded, last.good)
+        if before is not None and before.stamp is not None and before.text == text:
+            return replace(before, stamp=stamp)
         loaded = load_text(text, str(path))
         if loaded.problems:
-            return self._keep(path, before, text, loaded.problems)
-        self._files[path] = _File(text, loaded.policies, ())
-        return True
+            return _File(stamp, text, replace(last.loaded, problems=loaded.problems), last.good)
+        return _File(stamp, text, loaded, text)
 
-    def _keep(
-        self, path: Path, before: _File | None, text: str, problems: tuple[Problem, ...]
-    ) -> bool:
-        after = _File(text, before.policies if before else (), problems)
-        self._files[path] = after
-        return before is None or before.problems != problems
+    def _recalled(self, path: Path) -> _File:
+        """What an earlier agent had in force of a file that is not valid now."""
+        good = self._remembered.get(str(path), "")
+        loaded = load_text(good, str(path)) if good else Loaded()
+        return _File(None, "", Loaded(), "") if loaded.problems else _File(None, "", loaded, good)
 
 
 def _is_policy_file(path: Path) -> bool:
     return path.suffix in SUFFIXES and not path.name.startswith(".")
 
 
+def _stamp(path: Path) -> object:
+    """What tells a file from what it was. Raises OSError where it is none."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+    if found.st_size > MAX_BYTES:
+        raise OSError(f"larger than {MAX_BYTES >> 20} MiB")
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def _text(path: Path) -> str:
     """Raises OSError, UnicodeDecodeError."""
-    if path.stat().st_size > MAX_BYTES:
-        raise OSError(f"larger than {MAX_BYTES >> 20} MiB")
-    return path.read_text()
+    with path.open(encoding="utf-8") as file:
+        return file.read(MAX_BYTES)
+
+
+def _error(source: str, message: str) -> Problem:
+    return Problem(Severity.ERROR, source, message)
+
+
+def _twice(source: str, name: str, first: Policy | CidrGroup) -> Problem:
+    return Problem(
+        Severity.ERROR,
+        source,
+        f"{name} is in {first.source}:{first.line} already, and that one is in force",
+        "give one of them another name",
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> Problem:

@@ -124,7 +124,9 @@ def policies(firewall: Firewall, documents: Sequence[tuple[str, str]]) -> list[P
             rules=sum(len(spec.rules_of(d)) for spec in policy.specs for d in PolicyDirection),
             revision=firewall.revision,
             endpoints=tuple(
-                state.id for state in firewall.endpoints.values() if policy in state.policies
+                state.id
+                for state in firewall.endpoints.values()
+                if any(policy is chosen for chosen in state.policies)
             ),
             document=texts.get(policy.source, ""),
         )

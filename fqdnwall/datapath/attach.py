@@ -79,6 +79,28 @@ def detach(datapath: Datapath, ifindex: int, clsact: Clsact) -> None:
     clsact.detach(ifindex)
 
 
+def is_attached(datapath: Datapath, ifindex: int) -> bool:
+    """Whether the pinned links still hold on to an interface; true where there are none (clsact).
+
+    An interface that was made anew under the same number and name has no guard.
+    """
+    for name in HOOKS:
+        with contextlib.suppress(FileNotFoundError):
+            link = libbpf.pinned(str(datapath.pins / LINKS / f"{ifindex}-{name}"))
+            try:
+                if libbpf.link_ifindex(link) != ifindex:
+                    return False
+            finally:
+                os.close(link)
+    return True
+
+
+def forget(datapath: Datapath, ifindex: int) -> None:
+    """Take away the links of an interface that is gone."""
+    for name in HOOKS:
+        (datapath.pins / LINKS / f"{ifindex}-{name}").unlink(missing_ok=True)
+
+
 def attached(datapath: Datapath) -> Iterator[int]:
     """Interface indices that have a pinned link."""
     seen = {int(entry.name.split("-")[0]) for entry in (datapath.pins / LINKS).iterdir()}

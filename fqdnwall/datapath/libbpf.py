@@ -237,6 +237,31 @@ def link_update(link_fd: int, program_fd: int) -> None:
     _check(_library().bpf_link_update(link_fd, program_fd, None), "link update")
 
 
+class _LinkInfo(ctypes.Structure):
+    """``struct bpf_link_info`` as far as the first field of its tcx part."""
+
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 64),
+    ]
+
+
+def link_ifindex(link_fd: int) -> int:
+    """The interface of a tcx link; 0 when that is gone."""
+    info = _LinkInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _check(
+        _library().bpf_obj_get_info_by_fd(link_fd, ctypes.byref(info), ctypes.byref(size)),
+        "link info",
+    )
+    return int(info.ifindex)
+
+
 def link_detach(link_fd: int) -> None:
     """Take a link's program off its hook at once; closing the last fd only says that it may go."""
     _check(_library().bpf_link_detach(link_fd), "link detach")

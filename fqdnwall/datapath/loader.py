@@ -43,9 +43,8 @@ class Datapath:
             os.close(fd)
 
 
-def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
-    """Load or take over the datapath of ``instance``. Raises LoadError, CompileError."""
-    compiled: dict[str, Any] = compiler.objects()
+def folder(instance: str) -> Path:
+    """Where the instance's pins are, made if it is missing. Raises LoadError."""
     pins = ROOT / instance
     try:
         pins.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,6 +54,13 @@ def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
             f"cannot make {pins}: {error.strerror}. "
             f"Is the BPF file system mounted? `mount -t bpf bpf {BPF_FS}`, as root"
         ) from error
+    return pins
+
+
+def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
+    """Load or take over the datapath of ``instance``. Raises LoadError, CompileError."""
+    compiled: dict[str, Any] = compiler.objects()
+    pins = folder(instance)
     sizes = sizes or {}
     try:
         maps = {spec.name: _map(spec, pins, sizes.get(spec.name)) for spec in MAPS}

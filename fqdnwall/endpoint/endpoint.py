@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from fqdnwall.datapath.layouts import PolicyKey, PolicyValue
 from policies import Identity, Labels, Policy, Resolved, pod_labels
 
 Address = IPv4Address | IPv6Address
@@ -32,22 +31,26 @@ class Place:
     interface: str
     addresses: tuple[Address, ...]
     netns: str = ""
+    bridge: int = 0
+    """The ifindex of the bridge that the interface is a port of."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Endpoint:
-    """Mutable state, owned by ``fqdnwall.agent.firewall``."""
+    """Mutable state, owned by ``fqdnwall.agent.firewall``.
+
+    ``node`` is the network namespace (its inode) that ``place`` speaks of: the agent's own.
+    """
 
     id: int
     subject: Subject
     place: Place
     identity: Identity
+    node: int = 0
     generation: int = 1
     audit: bool = False
     policies: tuple[Policy, ...] = ()
     resolved: Resolved | None = None
-    entries: dict[PolicyKey, PolicyValue] = field(default_factory=dict)
-    policy_fd: int = -1
     revision: int = 0
 
     def record(self) -> bytes:
@@ -62,20 +65,36 @@ class Endpoint:
                 "interface": place.interface,
                 "addresses": [str(address) for address in place.addresses],
                 "netns": place.netns,
+                "bridge": place.bridge,
+                "node": self.node,
             },
             separators=(",", ":"),
         ).encode()
 
 
-def read_record(raw: bytes) -> tuple[Subject, Place]:
-    """The reverse of ``Endpoint.record``. Raises ValueError, KeyError."""
-    found = json.loads(raw.rstrip(b"\0"))
-    return (
-        Subject(found["name"], found["namespace"], tuple(found["labels"])),
-        Place(
-            found["ifindex"],
-            found["interface"],
-            tuple(ip_address(text) for text in found["addresses"]),
-            found["netns"],
-        ),
-    )
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An endpoint as an earlier agent recorded it."""
+
+    subject: Subject
+    place: Place
+    node: int
+
+
+def read_record(raw: bytes) -> Recorded:
+    """The reverse of ``Endpoint.record``. Raises ValueError where it is not one."""
+    try:
+        found = json.loads(raw.rstrip(b"\0"))
+        return Recorded(
+            Subject(str(found["name"]), str(found["namespace"]), tuple(map(str, found["labels"]))),
+            Place(
+                int(found["ifindex"]),
+                str(found["interface"]),
+                tuple(ip_address(text) for text in found["addresses"]),
+                str(found["netns"]),
+                int(found["bridge"]),
+            ),
+            int(found["node"]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no endpoint's record: {error!r}") from error

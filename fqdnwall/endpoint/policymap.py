@@ -25,22 +25,25 @@ class Unenforceable(Exception):
 class RuleBook:
     """Rules by number, for all endpoints and policies: what events and conntrack carry.
 
-    A rule keeps its number while the agent lives, whatever happens around it. 0 is no rule.
+    A rule keeps its number while the agent lives, whatever happens around it. 0 is no rule, and
+    numbers up to ``after`` are those of an earlier agent, of which nothing is known.
     """
 
-    def __init__(self) -> None:
-        self._rules: list[RuleRef | None] = [None]
+    def __init__(self, after: int = 0) -> None:
+        self._first = after + 1
+        self._rules: list[RuleRef] = []
         self._numbers: dict[RuleRef, int] = {}
 
     def number(self, rule: RuleRef) -> int:
         found = self._numbers.get(rule)
         if found is None:
-            found = self._numbers[rule] = len(self._rules)
+            found = self._numbers[rule] = self._first + len(self._rules)
             self._rules.append(rule)
         return found
 
     def rule(self, number: int) -> RuleRef | None:
-        return self._rules[number] if 0 < number < len(self._rules) else None
+        at = number - self._first
+        return self._rules[at] if 0 <= at < len(self._rules) else None
 
     def text(self, number: int) -> str:
         """The rule in one line; empty when there is none."""

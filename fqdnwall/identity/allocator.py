@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from itertools import chain
 from typing import Final
 
 from policies import Identity, Label, Labels
@@ -58,6 +59,7 @@ class Allocator:
 
     def __init__(self, known: Mapping[Labels, Identity] | None = None) -> None:
         self._known = dict(known or {})
+        self._remembered = set(self._known.values())
         self._labels: dict[Identity, Labels] = dict(RESERVED_IDENTITIES)
         self._numbers: dict[Labels, Identity] = {
             labels: identity for identity, labels in RESERVED_IDENTITIES.items()
@@ -82,6 +84,8 @@ class Allocator:
         if found is not None:
             return found
         known = self._known.pop(labels, None)
+        if known is not None:
+            self._remembered.discard(known)
         identity = self._free(scope) if known is None else known
         self._numbers[labels] = identity
         self._labels[identity] = labels
@@ -94,18 +98,19 @@ class Allocator:
             del self._labels[identity]
             del self._numbers[labels]
             self._known[labels] = identity
+            self._remembered.add(identity)
 
     def _free(self, scope: Scope) -> Identity:
         first, last = scope.value
         start = self._next[scope]
-        remembered = set(self._known.values())
-        for candidate in (*range(start, last + 1), *range(first, start)):
-            if candidate not in self._labels and candidate not in remembered:
+        for candidate in chain(range(start, last + 1), range(first, start)):
+            if candidate not in self._labels and candidate not in self._remembered:
                 self._next[scope] = candidate + 1
                 return Identity(candidate)
         for labels, identity in self._known.items():
             if first <= identity <= last:
                 del self._known[labels]
+                self._remembered.discard(identity)
                 return identity
         raise IdentitiesExhausted(f"all {last - first + 1} {scope.name.lower()} identities")
 

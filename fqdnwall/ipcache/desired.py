@@ -7,10 +7,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 from fqdnwall.datapath.layouts import IpcacheKey, IpcacheValue, address_bytes, bytes_address
 from policies import Identity
+from policies.identity import WORLD_IPV4
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 MAPPED_BITS = 96
+MAPPED = IPv6Network("::ffff:0:0/96")
+"""As which the maps know IPv4."""
 
 
 def key_of(prefix: Network) -> IpcacheKey:
@@ -33,10 +36,20 @@ def desired(
     endpoints: Mapping[Address, Identity],
     resolvers: Mapping[Address, Identity],
 ) -> dict[IpcacheKey, IpcacheValue]:
-    """Later arguments win where they speak of the same prefix."""
-    found: dict[Network, Identity] = dict(cidrs)
+    """Later arguments win where they speak of the same prefix.
+
+    IPv4 stays out of what is said of IPv6: a prefix such as ``::/0`` reaches over the addresses
+    that stand for IPv4, and one within these is no packet's.
+    """
+    found = {prefix: i for prefix, i in cidrs.items() if not _is_mapped(prefix)}
+    if any(isinstance(prefix, IPv6Network) and MAPPED.subnet_of(prefix) for prefix in found):
+        found.setdefault(ip_network("0.0.0.0/0"), WORLD_IPV4)
     found |= {ip_network(address): host for address in hosts}
     found |= {ip_network(address): identity for address, identity in endpoints.items()}
     found |= {ip_network(address): identity for address, identity in resolvers.items()}
     none = bytes(16)
     return {key_of(prefix): IpcacheValue(identity, 0, none) for prefix, identity in found.items()}
+
+
+def _is_mapped(prefix: Network) -> bool:
+    return isinstance(prefix, IPv6Network) and prefix.subnet_of(MAPPED)

@@ -1,0 +1,34 @@
+"""The policy texts in force, written down for the next agent: it may find their files broken."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def save(path: Path, texts: Mapping[str, str]) -> None:
+    """Replace the file in one step. A state directory that cannot be written is only a pity."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps(dict(texts)))
+        temporary.rename(path)
+    except OSError as error:
+        log.warning("cannot remember policies in %s: %s", path, error.strerror)
+
+
+def load(path: Path) -> dict[str, str]:
+    """By the policy file's path; nothing if there is none or it is broken."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): text for name, text in found.items() if isinstance(text, str)}
