@@ -464,7 +464,7 @@ def test_a_checksum_that_looks_unfinished_is_still_one(
     datagram = struct.pack("!4H", PORT, 53, 8 + len(query), 0) + query
     pseudo = p._pseudo(client, server, p.UDP, len(datagram))
     wanted = ones_sum(pseudo)
-    ident = (~wanted - ones_sum(pseudo + datagram)) % 0xFFFF
+    ident = (0xFFFF - wanted - ones_sum(pseudo + datagram)) % 0xFFFF
     l4 = p.udp(client, server, PORT, 53, m.query("evil.org", ident=ident))
     assert l4[1][6:8] == wanted.to_bytes(2, "big")
     done = dns.run("from_endpoint", p.frame(client, server, l4))
