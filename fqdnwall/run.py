@@ -268,7 +268,8 @@ class _Run:
         )
         with firewall.batch():
             firewall.set_hosts(host_addresses())
-            firewall.set_resolvers([entry.address for entry in box.resolvers.entries])
+            entries = box.resolvers.entries
+            firewall.set_resolvers([entry.address for entry in entries], box.resolvers.stubs)
             firewall.set_policies(self._guarded.policies, self._guarded.groups)
             self._endpoint = firewall.add(self._guarded.subject, place)
         agent.set_problems("policies", (*self._guarded.problems, *self._warnings()))

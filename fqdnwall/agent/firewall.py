@@ -103,6 +103,7 @@ class _Wanted:
     groups: tuple[CidrGroup, ...] = ()
     hosts: frozenset[Address] = frozenset()
     resolvers: tuple[Address, ...] = ()
+    stubs: frozenset[Address] = frozenset()
     endpoints: Mapping[int, Endpoint] = field(default_factory=dict)
 
 
@@ -176,9 +177,13 @@ class Firewall:
         """The host's own addresses. Raises MapFull."""
         self._want(replace(self._wanted, hosts=frozenset(addresses)))
 
-    def set_resolvers(self, addresses: Iterable[Address]) -> None:
-        """The resolvers that stand for the cluster's DNS outside a cluster. Raises MapFull."""
-        self._want(replace(self._wanted, resolvers=tuple(dict.fromkeys(addresses))))
+    def set_resolvers(self, addresses: Iterable[Address], stubs: Iterable[Address] = ()) -> None:
+        """The resolvers that stand for the cluster's DNS outside a cluster. Raises MapFull.
+
+        ``stubs`` are those among them that only the proxy can ask, at another address.
+        """
+        resolvers = tuple(dict.fromkeys(addresses))
+        self._want(replace(self._wanted, resolvers=resolvers, stubs=frozenset(stubs)))
 
     def add(self, subject: Subject, place: Place, endpoint_id: int = 0) -> Endpoint:
         """Guard an endpoint: policy and addresses are in the maps when this returns.
@@ -417,6 +422,7 @@ class Firewall:
                 address: self.allocator.allocate(_resolver_labels(address), Scope.LOCAL)
                 for address in self._wanted.resolvers
             },
+            self._wanted.stubs,
         )
 
     def _introduce(self) -> bool:

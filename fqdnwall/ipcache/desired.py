@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from fqdnwall.datapath.layouts import IpcacheKey, IpcacheValue, address_bytes, bytes_address
+from fqdnwall.datapath.layouts import (
+    IpcacheFlag,
+    IpcacheKey,
+    IpcacheValue,
+    address_bytes,
+    bytes_address,
+)
 from policies import Identity
 from policies.identity import WORLD_IPV4
 
@@ -35,8 +41,9 @@ def desired(
     host: Identity,
     endpoints: Mapping[Address, Identity],
     resolvers: Mapping[Address, Identity],
+    stubs: Container[Address] = (),
 ) -> dict[IpcacheKey, IpcacheValue]:
-    """Later arguments win where they speak of the same prefix.
+    """Later arguments win where they speak of the same prefix; ``stubs`` are among the resolvers.
 
     IPv4 stays out of what is said of IPv6: a prefix such as ``::/0`` reaches over the addresses
     that stand for IPv4, and one within these is no packet's.
@@ -47,8 +54,12 @@ def desired(
     found |= {ip_network(address): host for address in hosts}
     found |= {ip_network(address): identity for address, identity in endpoints.items()}
     found |= {ip_network(address): identity for address, identity in resolvers.items()}
+    flags = {ip_network(address): IpcacheFlag.STUB for address in resolvers if address in stubs}
     none = bytes(16)
-    return {key_of(prefix): IpcacheValue(identity, 0, none) for prefix, identity in found.items()}
+    return {
+        key_of(prefix): IpcacheValue(identity, flags.get(prefix, 0), none)
+        for prefix, identity in found.items()
+    }
 
 
 def _is_mapped(prefix: Network) -> bool:
