@@ -12,56 +12,20 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab, world
 from tests.lab.daemons import REPOSITORY
-from tests.lab.guard import FQDNWALL
 from tests.lab.node import Node
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
-POLICY = f"""\
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {{name: chaos}}
-spec:
-  endpointSelector: {{matchLabels: {{app: web}}}}
-  egress:
-    - toEndpoints:
-        - matchLabels: {{"k8s:io.kubernetes.pod.namespace": kube-system, "k8s:k8s-app": kube-dns}}
-      toPorts:
-        - ports: [{{port: "53", protocol: ANY}}]
-          rules:
-            dns:
-              - matchPattern: "*.{world.ROTATING_ZONE}"
-              - matchPattern: "*.example.com"
-    - toFQDNs: [{{matchPattern: "*.{world.ROTATING_ZONE}"}}]
-      toPorts: [{{ports: [{{port: "80"}}]}}]
-"""
 KILLS = 20
 QUERIES_A_SECOND = 5000
 CONNECTIONS_A_SECOND = 500
 SECONDS = 60
 NAMES = ("api", "www", "brief", "v4only", "shared-a")
 CLOSED = ("203.0.113.11", "203.0.113.90")
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    with Lab() as lab:
-        (tmp_path / "policies").mkdir()
-        node = Node(lab, tmp_path, lab.add_container("box"))
-        node.policy("chaos.yaml", POLICY)
-        node.start()
-        try:
-            node.guard()
-            yield node
-        finally:
-            lab.host.run([str(FQDNWALL), "cleanup", "--socket", str(node.socket)])
 
 
 def test_twenty_kills_under_load_cost_no_query_and_no_connection(node: Node) -> None:
