@@ -16,7 +16,7 @@ export FQDNWALL_TEST_RUN
 
 c_sources() { git ls-files -co --exclude-standard -- 'bpf/*.c' 'bpf/*.h'; }
 c_format() { c_sources | xargs -r "$bin/clang-format" --dry-run -Werror; }
-types() { "$bin/mypy" --strict && "$bin/mypy" --strict -p tests.lab -p tests.e2e -p benchmarks; }
+types() { "$bin/mypy" --strict && "$bin/mypy" --strict -p tests.lab -p tests.e2e -p tests.kernels -p benchmarks; }
 
 run_pytest() { # live, and into the log
   local select=()

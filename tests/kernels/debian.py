@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 
 CACHE = Path("/var/cache/fqdnwall-kernels")
 SUITES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
-META_PACKAGE = "linux-image-cloud-amd64"
+MACHINE, META_PACKAGE = "x86_64", "linux-image-cloud-amd64"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MODULES = (
     "veth",
@@ -80,6 +81,8 @@ def kernel(version: str) -> Kernel:
 
 
 def _fetch(version: str, folder: Path) -> None:
+    if platform.machine() != MACHINE:
+        raise NoKernel(f"kernels are tried on {MACHINE} hosts alone: theirs is what runs inside")
     try:
         suite = SUITES[version]
     except KeyError:
