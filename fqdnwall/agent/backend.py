@@ -92,7 +92,7 @@ class AgentBackend:
             problems=agent.all_problems(),
             kernel_features={
                 "tcx": agent.attach_mode == "tcx",
-                "kernel dns": agent.setup.kernel_dns,
+                "kernel dns": agent.kernel_dns,
             },
         )
 

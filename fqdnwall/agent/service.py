@@ -32,7 +32,7 @@ from fqdnwall.agent.kerneldns import KernelDns, read_dns_event
 from fqdnwall.agent.reporting import Collector
 from fqdnwall.agent.translate import dns_event, kernel_dns_event, kernel_event
 from fqdnwall.api.broker import EventBroker
-from fqdnwall.api.models import DnsCounters, Problem
+from fqdnwall.api.models import DnsCounters, Problem, Severity
 from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import DnsPath, Event, Mark, NodeConfig
 from fqdnwall.datapath.loader import Datapath
@@ -90,6 +90,24 @@ class Clsact:
         detach_bpf(ifindex, Hook.EGRESS)
 
 
+def _refusals(datapath: Datapath) -> list[Problem]:
+    return [
+        Problem(
+            Severity.WARNING,
+            f"program {name}",
+            f"this kernel refuses it, so the proxy does all DNS: {_reason(why)}",
+            "docs/kernels.md lists kernels that load every program",
+        )
+        for name, why in datapath.refused.items()
+    ]
+
+
+def _reason(log: str) -> str:
+    """The line of a verifier's log that says why; its statistics and the errno come after that."""
+    lines = [line for line in log.splitlines() if not line.startswith(("processed ", ": "))]
+    return lines[-1] if lines else log
+
+
 @dataclass(slots=True)
 class DnsTally:
     """Counts of one endpoint."""
@@ -130,6 +148,7 @@ class Agent:
         )
         self.clsact = Clsact()
         self.events_seen = 0
+        self.set_problems("kernel", _refusals(datapath))
 
     async def serve(
         self,
@@ -208,6 +227,11 @@ class Agent:
             by_proxy=reasons,
         )
 
+    @property
+    def kernel_dns(self) -> bool:
+        """Whether the kernel settles DNS: it is to, and its programs for that are loaded."""
+        return self.setup.kernel_dns and not self.datapath.refused
+
     def set_problems(self, about: str, problems: Iterable[Problem]) -> None:
         self.problems[about] = tuple(problems)
 
@@ -222,7 +246,7 @@ class Agent:
                 trace_interval_seconds=TRACE_INTERVAL_SECONDS,
                 dns_events_per_second=DNS_EVENTS_PER_SECOND,
                 dns_min_ttl_seconds=self.setup.engine.min_ttl_seconds,
-                dns_enabled=int(self.setup.kernel_dns),
+                dns_enabled=int(self.kernel_dns),
                 dns_refusal=self.setup.engine.refusal.value,
                 pad=0,
             )

@@ -4,6 +4,9 @@
 hold, others are made; programs are loaded anew and their pins replaced. An attached link goes on
 running the program that it was made with until ``attach`` gives it the new one. Nothing here
 depends on the calling process: when it ends, the pins keep everything.
+
+The endpoint's two programs must load. Those that they call for DNS need more of the verifier: where
+a kernel refuses one of them, none is called, and DNS is left to the proxy.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,8 @@ class Datapath:
     pins: Path
     maps: Mapping[str, int]
     programs: Mapping[str, int]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What the kernel says of a program that it refuses, by its name: DNS is then the proxy's."""
 
     def close(self) -> None:
         for fd in (*self.maps.values(), *self.programs.values()):
@@ -68,14 +73,43 @@ def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
         programs = {
             name: _program(name, program, {**maps, **private}, pins)
             for name, program in compiled["programs"].items()
+            if name not in TAIL_CALLS
         }
-        for name, index in TAIL_CALLS.items():
-            libbpf.update(private[CALLS], _u32(index), _u32(programs[name]))
+        called, refused = _called(compiled["programs"], {**maps, **private}, pins)
+        _set_calls(private[CALLS], called)
     except OSError as error:
         raise LoadError(f"the kernel refuses the datapath: {error}") from error
     for fd in private.values():
         os.close(fd)
-    return Datapath(pins, maps, programs)
+    return Datapath(pins, maps, {**programs, **called}, refused)
+
+
+def _called(
+    compiled: Mapping[str, Any], maps: Mapping[str, int], pins: Path
+) -> tuple[dict[str, int], dict[str, str]]:
+    """The programs that others call, or none of them and which one the kernel refuses, and why.
+
+    A query that the kernel lets out needs all of them for its answer.
+    """
+    called: dict[str, int] = {}
+    try:
+        for name in TAIL_CALLS:
+            called[name] = _program(name, compiled[name], maps, pins)
+    except OSError as error:
+        for fd in called.values():
+            os.close(fd)
+        for each in TAIL_CALLS:
+            (pins / each).unlink(missing_ok=True)
+        return {}, {name: str(error)}
+    return called, {}
+
+
+def _set_calls(fd: int, called: Mapping[str, int]) -> None:
+    for name, index in TAIL_CALLS.items():
+        if name in called:
+            libbpf.update(fd, _u32(index), _u32(called[name]))
+        else:
+            libbpf.delete(fd, _u32(index))
 
 
 def _private_maps(shapes: Mapping[str, list[int]], pins: Path) -> dict[str, int]:

@@ -54,12 +54,16 @@ def boot(kernel: Kernel, patience_seconds: float = PATIENCE_SECONDS) -> Outcome:
     return Outcome(kernel.version, *_whole(out.decode(errors="replace"), trouble, said))
 
 
-def here() -> Outcome:
-    """Run the smoke test on this machine's own kernel, in a network namespace that is its node."""
+def here(*without: str) -> Outcome:
+    """Run the smoke test on this machine's own kernel, in a network namespace that is its node.
+
+    ``without`` a program, it is the test of what holds where a kernel refuses that.
+    """
     node = Namespace.create("node", {})
     try:
         done = node.run(
-            [sys.executable, "-m", "tests.kernels.guest.smoke"], timeout_seconds=PATIENCE_SECONDS
+            [sys.executable, "-m", "tests.kernels.guest.smoke", *without],
+            timeout_seconds=PATIENCE_SECONDS,
         )
     finally:
         node.close()

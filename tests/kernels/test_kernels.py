@@ -57,3 +57,11 @@ def test_the_same_smoke_test_passes_on_the_running_kernel() -> None:
     result = Result.of(here())
     assert result.passed, (result.trouble, result.failed)
     assert result.version == HERE
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_where_a_program_that_reads_dns_is_refused_the_proxy_does_all_of_it() -> None:
+    result = Result.of(here("dns_learn"))
+    assert result.passed, (result.trouble, result.failed)
+    assert not result.features["kernel dns"]

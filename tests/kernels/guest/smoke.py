@@ -6,6 +6,7 @@ are JSON lines on standard output; the last one says that the test came to its e
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from fqdnwall import run
 from fqdnwall.agent import daemon
@@ -25,6 +28,7 @@ from fqdnwall.api.client import AgentClient
 from fqdnwall.api.models import EndpointSpec
 from fqdnwall.api.options import AgentOptions, CleanupOptions, RunOptions
 from fqdnwall.api.sockets import Liveness, liveness
+from fqdnwall.datapath import compiler
 from tests.kernels.guest import maps, measure
 from tests.kernels.guest.world import (
     CLOSED,
@@ -39,6 +43,8 @@ from tests.kernels.guest.world import (
 )
 
 AGENT_SECONDS = 60.0
+REFUSED_EVERYWHERE = base64.b64encode(bytes([0x95, 0, 0, 0, 0, 0, 0, 0])).decode()
+"""A program that ends without a result."""
 SETTINGS = "conntrack-entries: 8192\nlearned-entries: 8192\nipcache-entries: 8192\n"
 (API,) = (a for a in ZONE["api.example.com"] if "." in a)
 (API6,) = (a for a in ZONE["api.example.com"] if ":" in a)
@@ -222,6 +228,28 @@ def checks(world: World, node: Node) -> Iterator[tuple[str, Callable[[], bool]]]
     )
 
 
+def checks_without_kernel_dns(world: World, node: Node) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """What holds where the kernel refuses a program that reads DNS."""
+    status = node.client.status()
+    yield (
+        "status says so",
+        lambda: (
+            not status.kernel_features["kernel dns"]
+            and any(problem.subject.startswith("program ") for problem in status.problems)
+        ),
+    )
+    yield (
+        "an allowed name is answered, and reached",
+        lambda: world.ask("api.example.com").addresses == (API,) and world.reaches(API),
+    )
+    yield "another name is refused", lambda: world.ask("www.example.org").rcode == "REFUSED"
+    yield (
+        "the proxy did all of it",
+        lambda: node.client.endpoints()[0].dns.by_proxy == {"kernel path off": 2},
+    )
+    yield "an address that no answer held is dropped", lambda: world.is_dropped(CLOSED)
+
+
 def run_guards_one_command(node: Node) -> bool:
     """`fqdnwall run` around a visitor, which says by its exit status what it found."""
     visitor = [str(Path(__file__).with_name("visitor.py")), SERVER, "api.example.com", CLOSED]
@@ -243,21 +271,31 @@ def run_guards_one_command(node: Node) -> bool:
 def try_all(world: World, node: Node) -> None:
     node.start()
     attempt("without a guard all is reached", lambda: world.reaches(CLOSED) and world.reaches(API))
-    node.client.endpoint_add(
-        EndpointSpec(netns=str(world.box.path), name="box", labels=("app=web",))
-    )
-    status = node.client.status()
-    tell(
-        kind="status",
-        attach=status.attach_mode,
-        features=dict(status.kernel_features),
-        problems=[problem.message for problem in status.problems],
-    )
+    guard(world, node)
     for name, check in checks(world, node):
         attempt(name, check)
     node.close()
     attempt("after cleanup nothing guards", lambda: world.reaches(CLOSED))
     attempt("`fqdnwall run` guards a command", lambda: run_guards_one_command(node))
+
+
+def try_without(program: str, world: World, node: Node) -> None:
+    """As on a kernel that refuses this program."""
+    compiled: dict[str, Any] = compiler.objects()
+    compiled["programs"][program] = {"code": REFUSED_EVERYWHERE, "maps": {}}
+    with mock.patch.object(compiler, "objects", return_value=compiled):
+        node.start()
+    guard(world, node)
+    for name, check in checks_without_kernel_dns(world, node):
+        attempt(name, check)
+
+
+def guard(world: World, node: Node) -> None:
+    node.client.endpoint_add(
+        EndpointSpec(netns=str(world.box.path), name="box", labels=("app=web",))
+    )
+    status = node.client.status()
+    tell(kind="status", attach=status.attach_mode, features=dict(status.kernel_features))
 
 
 def attempt(name: str, check: Callable[[], bool]) -> None:
@@ -271,17 +309,22 @@ def attempt(name: str, check: Callable[[], bool]) -> None:
     tell(kind="check", name=name, passed=passed, why=why, seconds=seconds)
 
 
-def main() -> None:
+def main(without: str = "") -> None:
+    """Everything, or what holds without a program."""
     tell(kind="kernel", release=platform.release(), machine=platform.machine())
-    for record in measure.programs():
-        tell(**record)
-    for name, check in maps.checks():
-        attempt(name, check)
+    if not without:
+        for record in measure.programs():
+            tell(**record)
+        for name, check in maps.checks():
+            attempt(name, check)
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder))
         world = World()
         try:
-            try_all(world, node)
+            if without:
+                try_without(without, world, node)
+            else:
+                try_all(world, node)
         finally:
             node.close()
             world.close()
@@ -290,4 +333,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
