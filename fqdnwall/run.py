@@ -56,7 +56,15 @@ FAILED = 1
 SETTLE_SECONDS = 0.05
 """How long the last events of a command may take from the ring into the report."""
 
-SIZES = {"conntrack": 65536, "learned": 131072, "ipcache": 65536, "endpoints": 16, "policies": 16}
+SIZES = {
+    "conntrack": 65536,
+    "learned": 131072,
+    "answers": 131072,
+    "ipcache": 65536,
+    "endpoints": 16,
+    "endpoint_stats": 64,
+    "policies": 16,
+}
 """One command needs smaller maps than a node; see ``layouts.MAPS``."""
 
 
@@ -253,8 +261,7 @@ class _Run:
             setting="run",
             socket=self._options.socket or RUN_DIR / f"{os.getpid()}.sock",
             settings=Settings(audit=self._options.audit),
-            # The kernel can only forward to a server that is reached by packets.
-            kernel_dns=self._options.kernel_dns and not aliases,
+            kernel_dns=self._options.kernel_dns,
             # The host masquerades for the sandbox: a server sees the host in either case.
             upstream=UpstreamPolicy(transparent=False, aliases=aliases),
         )

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+
+import trio
 
 from fqdnwall import __version__
 from fqdnwall.agent import views
@@ -31,12 +34,15 @@ from fqdnwall.api.models import (
     MapInfo,
     PolicyDocument,
     PolicyMapEntry,
+    Problem,
     ProgInfo,
     ProxyStatus,
+    Severity,
     Status,
     Usage,
 )
 from fqdnwall.api.report import Report
+from fqdnwall.datapath.attach import is_attached
 from fqdnwall.endpoint.endpoint import Endpoint as EndpointState
 from policies import InvalidName, pattern_selector
 
@@ -89,7 +95,7 @@ class AgentBackend:
                 lost_subscribers=agent.broker.lost,
                 subscribers=agent.broker.subscribers,
             ),
-            problems=agent.all_problems(),
+            problems=(*agent.all_problems(), *self._full()),
             kernel_features={
                 "tcx": agent.attach_mode == "tcx",
                 "kernel dns": agent.kernel_dns,
@@ -144,19 +150,25 @@ class AgentBackend:
         return views.fqdn_names(self._firewall)
 
     async def ct_entries(self, limit: int) -> Sequence[CtEntry]:
-        return views.conntrack(self._firewall, limit, boot_seconds())
+        items = self._firewall.maps.conntrack.items()
+        found = await trio.to_thread.run_sync(lambda: list(islice(items, limit)))
+        return views.conntrack(self._firewall, found, boot_seconds())
 
     async def ipcache(self) -> Sequence[IpcacheEntry]:
         return views.ipcache_entries(self._firewall)
 
     async def learned(self) -> Sequence[LearnedEntry]:
-        return views.learned(self._firewall, boot_seconds())
+        maps = self._firewall.maps
+        found = await trio.to_thread.run_sync(
+            lambda: [*maps.learned.items(), *maps.answers.items()]
+        )
+        return views.learned(self._firewall, found, boot_seconds())
 
     async def progs(self) -> Sequence[ProgInfo]:
         return views.programs(self._agent)
 
     async def maps(self) -> Sequence[MapInfo]:
-        return views.maps(self._agent)
+        return await trio.to_thread.run_sync(views.maps, self._agent)
 
     def events(self, wanted: EventFilter) -> AbstractAsyncContextManager[EventSource]:
         return self._agent.broker.subscribe(wanted)
@@ -172,6 +184,20 @@ class AgentBackend:
     async def shutdown(self, *, cleanup: bool) -> None:
         self._hooks.shutdown(cleanup)
 
+    def _full(self) -> Sequence[Problem]:
+        """What was refused for want of room, and where more would be had."""
+        if not self._firewall.learning.refused:
+            return ()
+        return [
+            Problem(
+                Severity.WARNING,
+                "learned",
+                f"{self._firewall.learning.refused} times the map of learned addresses had no "
+                "room; such answers are not handed out",
+                "set learned-entries higher in the agent's configuration",
+            )
+        ]
+
     def _find(self, endpoint_id: int) -> EndpointState:
         found = self._firewall.endpoints.get(endpoint_id)
         if found is None:
@@ -181,7 +207,13 @@ class AgentBackend:
         return found
 
     def _endpoint(self, endpoint: EndpointState) -> Endpoint:
-        return views.endpoint(endpoint, self._firewall, self._agent.dns_counters(endpoint.id))
+        agent = self._agent
+        return views.endpoint(
+            endpoint,
+            self._firewall,
+            agent.dns_counters(endpoint.id),
+            attached=is_attached(agent.datapath, endpoint.place.ifindex),
+        )
 
     def _proxy(self) -> ProxyStatus:
         metrics, config = self._agent.proxy.metrics, self._agent.proxy.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fqdnwall.agent.clock import rfc3339
@@ -16,6 +16,7 @@ from fqdnwall.api.models import (
     Direction,
     DnsCounters,
     Endpoint,
+    EndpointCounters,
     EndpointState,
     Enforcement,
     FqdnCacheEntry,
@@ -30,6 +31,7 @@ from fqdnwall.api.models import (
     PolicyMapEntry,
     PolicyVerdict,
     ProgInfo,
+    Traffic,
 )
 from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.attach import HOOKS
@@ -39,6 +41,8 @@ from fqdnwall.datapath.layouts import (
     CtFlag,
     CtKey,
     CtValue,
+    LearnedKey,
+    LearnedValue,
     MapType,
     PolicyKey,
     PolicyValue,
@@ -72,7 +76,10 @@ _VERDICTS = {
 }
 
 
-def endpoint(state: State, firewall: Firewall, dns: DnsCounters) -> Endpoint:
+def endpoint(
+    state: State, firewall: Firewall, dns: DnsCounters, *, attached: bool = True
+) -> Endpoint:
+    message = "" if attached else "its programs are not attached: its interface is gone"
     enforcing = state.resolved.enforcing if state.resolved else None
     return Endpoint(
         id=state.id,
@@ -80,7 +87,7 @@ def endpoint(state: State, firewall: Firewall, dns: DnsCounters) -> Endpoint:
         namespace=state.subject.namespace,
         labels=label_texts(firewall.allocator.labels_of(state.identity)),
         identity=state.identity,
-        state=EndpointState.READY,
+        state=EndpointState.NOT_READY if message else EndpointState.READY,
         interface=state.place.interface,
         addresses=tuple(str(address) for address in state.place.addresses),
         ingress=_enforcement(bool(enforcing and enforcing.ingress), state.audit),
@@ -88,7 +95,24 @@ def endpoint(state: State, firewall: Firewall, dns: DnsCounters) -> Endpoint:
         policy_revision=state.revision,
         policies=tuple(policy_name(policy) for policy in state.policies),
         netns=state.place.netns,
+        counters=counters(state, firewall),
         dns=dns,
+        message=message,
+    )
+
+
+def counters(state: State, firewall: Firewall) -> EndpointCounters:
+    """Packets at the endpoint's interface, as the kernel counted them."""
+
+    def traffic(*, dropped: bool, egress: bool) -> Traffic:
+        counter = firewall.maps.endpoint_counter(state.id, dropped=dropped, egress=egress)
+        return Traffic(counter.packets, counter.bytes)
+
+    return EndpointCounters(
+        egress_forwarded=traffic(dropped=False, egress=True),
+        egress_dropped=traffic(dropped=True, egress=True),
+        ingress_forwarded=traffic(dropped=False, egress=False),
+        ingress_dropped=traffic(dropped=True, egress=False),
     )
 
 
@@ -228,13 +252,10 @@ def fqdn_names(firewall: Firewall) -> list[FqdnName]:
     ]
 
 
-def conntrack(firewall: Firewall, limit: int, now: float) -> list[CtEntry]:
-    found: list[CtEntry] = []
-    for key, value in firewall.maps.conntrack.items():
-        if len(found) == limit:
-            break
-        found.append(_ct_entry(firewall, key, value, now))
-    return found
+def conntrack(
+    firewall: Firewall, items: Iterable[tuple[CtKey, CtValue]], now: float
+) -> list[CtEntry]:
+    return [_ct_entry(firewall, key, value, now) for key, value in items]
 
 
 def _ct_entry(firewall: Firewall, key: CtKey, value: CtValue, now: float) -> CtEntry:
@@ -291,9 +312,11 @@ def ipcache_entries(firewall: Firewall) -> list[IpcacheEntry]:
     ]
 
 
-def learned(firewall: Firewall, now: float) -> list[LearnedEntry]:
+def learned(
+    firewall: Firewall, items: Iterable[tuple[LearnedKey, LearnedValue]], now: float
+) -> list[LearnedEntry]:
     found = []
-    for key, value in (*firewall.maps.learned.items(), *firewall.maps.answers.items()):
+    for key, value in items:
         address = str(bytes_address(key.address))
         for slot in value.slots:
             if not slot.identity:
@@ -340,6 +363,7 @@ def programs(agent: Agent) -> list[ProgInfo]:
 
 
 def maps(agent: Agent) -> list[MapInfo]:
+    """Every map; walks the smaller ones, so it is for a thread."""
     found = []
     for spec in MAPS:
         fd = agent.datapath.maps[spec.name]
@@ -352,12 +376,16 @@ def maps(agent: Agent) -> list[MapInfo]:
                 key_bytes=info.key_size,
                 value_bytes=info.value_size,
                 max_entries=info.max_entries,
-                entries=libbpf.entries(fd, info.key_size) if spec.name in COUNTED_MAPS else None,
+                entries=_entries(fd, info) if spec.name in COUNTED_MAPS else None,
                 memory_bytes=memory_bytes(fd),
                 pinned=str(agent.datapath.pins / spec.name),
             )
         )
     return found
+
+
+def _entries(fd: int, info: libbpf.MapInfo) -> int:
+    return sum(1 for _ in libbpf.all_items(fd, info.key_size, info.value_size))
 
 
 def memory_bytes(fd: int) -> int | None:
