@@ -11,16 +11,16 @@ import signal
 import socket
 import socketserver
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, A, DNSRecord
 
 from tests.lab.namespaces import Namespace
 
-SERVER = "198.51.100.53"
+SERVER, SERVER6 = "198.51.100.53", "2001:db8::53"
 BOX, BOX_GATEWAY = "172.31.1.2", "172.31.1.1"
 BOX6, BOX6_GATEWAY = "fd00:fab:1::2", "fd00:fab:1::1"
 UPLINK, UPLINK_GATEWAY = "192.0.2.1", "192.0.2.2"
@@ -39,7 +39,9 @@ ZONE: dict[str, tuple[str, ...]] = {
     "late.example.com": ("203.0.113.12",),
     "many.example.com": MANY,
     "huge.example.com": HUGE,
+    "sixth.example.com": ("203.0.113.14",),
     "svc-blue.example.net": ("203.0.113.13",),
+    "svc-green.example.net": ("203.0.113.15",),
 }
 ALIASES = {"www.example.com": "cdn.example.com", "cdn.example.com": "many.example.com"}
 
@@ -56,6 +58,8 @@ def child(role: Callable[[], None], namespace: Namespace | None = None) -> int:
         else:
             with namespace.entered():
                 role()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(1)
 
@@ -79,10 +83,9 @@ class World:
         node.write_setting("ipv6/conf/all/forwarding", "1")
         with self.internet.netlink() as netlink:
             for prefix in LOCAL:
-                family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
-                netlink.route(
-                    "add", dst=prefix, oif=1, type="local", table=255, family=family, scope=254
-                )
+                local = {"type": "local", "table": 255, "scope": 254}
+                netlink.route("add", dst=prefix, oif=1, family=_family(prefix), **local)
+            netlink.addr("add", index=1, address=SERVER6, prefixlen=128)
         self._servers = child(_serve, self.internet)
         os.close(node.fd)
 
@@ -92,15 +95,15 @@ class World:
         self.box.close()
         self.internet.close()
 
-    def ask(self, name: str, kind: str = "A", *, tcp: bool = False) -> Answer:
-        """The answer that the box gets; rcode -1 when there is none."""
+    def ask(self, name: str, kind: str = "A", *, tcp: bool = False, server: str = SERVER) -> Answer:
+        """The answer that the box gets; its rcode is "none" when there is none."""
         query = DNSRecord.question(name, kind)
         with self.box.entered():
-            sock = socket.socket(type=socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+            sock = socket.socket(_family(server), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
         with sock:
             sock.settimeout(PATIENCE_SECONDS)
             try:
-                sock.connect((SERVER, 53))
+                sock.connect((server, 53))
                 raw = _over_tcp(sock, query.pack()) if tcp else _over_udp(sock, query.pack())
             except OSError:
                 return Answer("none", False, ())
@@ -110,9 +113,8 @@ class World:
 
     def connect(self, address: str, patience: float = PATIENCE_SECONDS) -> socket.socket | None:
         """A connection from the box to port 80, or None."""
-        family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
         with self.box.entered():
-            sock = socket.socket(family)
+            sock = socket.socket(_family(address))
         sock.settimeout(patience)
         try:
             sock.connect((address, 80))
@@ -147,6 +149,10 @@ def echoes(sock: socket.socket) -> bool:
         return sock.recv(4) == b"ping"
     except OSError:
         return False
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _over_udp(sock: socket.socket, query: bytes) -> bytes:
@@ -186,10 +192,12 @@ def _routes(namespace: Namespace, gateways: tuple[str, str]) -> None:
 
 
 def _serve() -> None:
-    """DNS at one address, and at port 80 of all others whatever one sends."""
+    """DNS at two addresses, and at port 80 of all others whatever one sends."""
     servers = (
         _DnsUdp((SERVER, 53), _UdpHandler),
         _DnsTcp((SERVER, 53), _TcpHandler),
+        _DnsUdp6((SERVER6, 53), _UdpHandler),
+        _DnsTcp6((SERVER6, 53), _TcpHandler),
         _Echo(("::", 80), _EchoHandler),
     )
     threads = [threading.Thread(target=server.serve_forever) for server in servers]
@@ -223,6 +231,14 @@ class _DnsUdp(socketserver.UDPServer):
 
 class _DnsTcp(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
+
+
+class _DnsUdp6(_DnsUdp):
+    address_family = socket.AF_INET6
+
+
+class _DnsTcp6(_DnsTcp):
+    address_family = socket.AF_INET6
 
 
 class _Echo(socketserver.ThreadingTCPServer):
