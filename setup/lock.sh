@@ -24,4 +24,5 @@ compile() {
 compile "${upgrade[@]}" --extra dev -o requirements.lock pyproject.toml setup/lock-build.in setup/lock-tools.in
 grep -v '^ *--hash' requirements.lock | sed 's/ \\$//' >"$work/constraints.txt"
 compile -c "$work/constraints.txt" -o requirements-image.lock pyproject.toml setup/lock-build.in
+sed -i '/^    #   -c /d' requirements-image.lock # a path of this run
 echo "requirements.lock: $(grep -c == requirements.lock) packages, requirements-image.lock: $(grep -c == requirements-image.lock)"
