@@ -3,27 +3,21 @@
 ``path = await nursery.start(serve, backend, path)`` returns when the socket accepts connections;
 cancelling the nursery ends it at once, whatever its peers do. HTTP is Hypercorn's trio worker; its
 connection handler is driven from here because its own server can neither bound a write nor the
-number of connections (see ``listener``).
+number of connections (see ``listener``). It comes with the first connection: a command that nobody
+asks about neither waits for it nor has it in memory.
 """
 
 from __future__ import annotations
 
-import logging
-from functools import partial
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
-from fqdnwall.api.app import make_app
 from fqdnwall.api.backend import Backend
-from fqdnwall.api.listener import listening
+from fqdnwall.api.listener import TimedStream, listening
 
-log = logging.getLogger(__name__)
+Handler = Callable[[TimedStream], Awaitable[None]]
 
 
 async def serve(
@@ -33,27 +27,23 @@ async def serve(
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined, unused-ignore]
 ) -> None:
     """Serve until cancelled. Raises SocketInUse where a live agent has the path, and OSError."""
-    handler = partial(
-        TCPServer,
-        ASGIWrapper(make_app(backend)),
-        _config(),
-        WorkerContext(None),
-        ConnectionState({}),
-    )
+    known: list[Handler] = []
+
+    async def handle(stream: TimedStream) -> None:
+        if not known:
+            known.append(await trio.to_thread.run_sync(_handler, backend))
+        await known[0](stream)
+
     async with listening(path) as listener:
         task_status.started(path)
         async with trio.open_nursery() as connections:
             try:
-                await trio.serve_listeners(handler, [listener], handler_nursery=connections)
+                await trio.serve_listeners(handle, [listener], handler_nursery=connections)
             finally:
                 listener.abort()
 
 
-def _config() -> Config:
-    config = Config()
-    config.errorlog = log
-    config.accesslog = None
-    config.include_server_header = False
-    config.keep_alive_timeout = 5  # seconds; also the limit for a request's headers to arrive
-    config.h11_max_incomplete_size = 16 * 1024  # bytes of headers
-    return config
+def _handler(backend: Backend) -> Handler:
+    from fqdnwall.api.http import connection_handler
+
+    return connection_handler(backend)

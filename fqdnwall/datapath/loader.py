@@ -16,6 +16,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ BPF_FS = Path("/sys/fs/bpf")
 ROOT = BPF_FS / "fqdnwall"
 LINKS = "links"
 PRIVATE = "private"
+MOVED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
+"""Kinds of maps whose content is more than counters or can be made anew."""
 
 
 class LoadError(Exception):
@@ -70,18 +73,31 @@ def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
     try:
         maps = {spec.name: _map(spec, pins, sizes.get(spec.name)) for spec in MAPS}
         private = _private_maps(compiled["private"], pins)
-        programs = {
-            name: _program(name, program, {**maps, **private}, pins)
-            for name, program in compiled["programs"].items()
-            if name not in TAIL_CALLS
-        }
-        called, refused = _called(compiled["programs"], {**maps, **private}, pins)
-        _set_calls(private[CALLS], called)
+        programs, refused = _programs(compiled["programs"], {**maps, **private}, pins)
+        _set_calls(private[CALLS], programs)
     except OSError as error:
         raise LoadError(f"the kernel refuses the datapath: {error}") from error
     for fd in private.values():
         os.close(fd)
-    return Datapath(pins, maps, {**programs, **called}, refused)
+    return Datapath(pins, maps, programs, refused)
+
+
+def _programs(
+    compiled: Mapping[str, Any], maps: Mapping[str, int], pins: Path
+) -> tuple[dict[str, int], dict[str, str]]:
+    """All programs, and what the kernel refuses. Raises OSError.
+
+    At the same time as far as there are CPUs: the verifier takes one for each, and its time.
+    """
+    with ThreadPoolExecutor() as pool:
+        loading = {
+            name: pool.submit(_program, name, program, maps, pins)
+            for name, program in compiled.items()
+            if name not in TAIL_CALLS
+        }
+        calls = pool.submit(_called, compiled, maps, pins)
+    called, refused = calls.result()
+    return {name: future.result() for name, future in loading.items()} | called, refused
 
 
 def _called(
@@ -142,21 +158,35 @@ def _map(spec: MapSpec, pins: Path, size: int | None) -> int:
     """The pinned map if its shape is right, else a new one in its place."""
     path = str(pins / spec.name)
     entries = size or spec.default
+    former: int | None = None
     with contextlib.suppress(FileNotFoundError):
-        fd = libbpf.pinned(path)
-        info = libbpf.map_info(fd)
-        if (info.type, info.key_size, info.value_size, info.max_entries) == (
+        former = libbpf.pinned(path)
+        info = libbpf.map_info(former)
+        same = (info.type, info.key_size, info.value_size) == (
             spec.kind,
             spec.key_size,
             spec.value_size,
-            entries,
-        ):
-            return fd
-        os.close(fd)
+        )
+        if same and info.max_entries == entries:
+            return former
         os.unlink(path)
+        if not same:
+            os.close(former)
+            former = None
     fd = create(spec, entries)
+    if former is not None:
+        _move(spec, former, fd)
+        os.close(former)
     libbpf.pin(fd, path)
     return fd
+
+
+def _move(spec: MapSpec, former: int, fd: int) -> None:
+    """Keep what a map holds when its size changes, as far as it fits."""
+    if spec.kind in MOVED:
+        items = libbpf.all_items(former, spec.key_size, spec.value_size)
+        with contextlib.suppress(OSError):
+            libbpf.update_batch(fd, list(items))
 
 
 def create(spec: MapSpec, entries: int) -> int:
