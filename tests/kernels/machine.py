@@ -19,7 +19,7 @@ from tests.lab.namespaces import Namespace
 QEMU = "qemu-system-x86_64"
 MEMORY_MIB = 1024
 PROCESSORS = 2
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 200.0
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off"
 HERE = "running"
 """The version that stands for the kernel that this machine runs."""
@@ -32,6 +32,8 @@ class Outcome:
     version: str
     records: tuple[dict[str, object], ...]
     trouble: str = ""
+    said: str = ""
+    """The end of its console, or of the test's own log."""
 
 
 def boot(kernel: Kernel, patience_seconds: float = PATIENCE_SECONDS) -> Outcome:
@@ -51,7 +53,7 @@ def boot(kernel: Kernel, patience_seconds: float = PATIENCE_SECONDS) -> Outcome:
         except subprocess.TimeoutExpired as error:
             out, trouble = error.stdout or b"", f"no end within {patience_seconds:.0f} s"
         said = console.read_text(errors="replace") if console.exists() else ""
-    return Outcome(kernel.version, *_whole(out.decode(errors="replace"), trouble, said))
+    return _outcome(kernel.version, out.decode(errors="replace"), trouble, said)
 
 
 def here(*without: str) -> Outcome:
@@ -67,15 +69,14 @@ def here(*without: str) -> Outcome:
         )
     finally:
         node.close()
-    return Outcome(HERE, *_whole(done.stdout, done.stderr if done.returncode else "", done.stderr))
+    return _outcome(HERE, done.stdout, done.stderr if done.returncode else "", done.stderr)
 
 
-def _whole(out: str, trouble: str, said: str) -> tuple[tuple[dict[str, object], ...], str]:
-    """The records, and what kept them from being all."""
+def _outcome(version: str, out: str, trouble: str, said: str) -> Outcome:
     records = records_of(out)
     if not trouble and (not records or records[-1]["kind"] != "end"):
         trouble = "it ended early"
-    return records, f"{trouble}\n{said[-6000:]}" if trouble else ""
+    return Outcome(version, records, trouble, said[-6000:])
 
 
 def records_of(lines: str) -> tuple[dict[str, object], ...]:

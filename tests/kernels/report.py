@@ -51,10 +51,13 @@ class Result:
     version: str
     release: str
     attach: str
+    load_ms: float
+    """Maps and all programs."""
     features: dict[str, bool]
     programs: dict[str, dict[str, Any]]
     checks: tuple[dict[str, Any], ...]
     trouble: str
+    said: str
 
     @classmethod
     def of(cls, outcome: Outcome) -> Result:
@@ -62,15 +65,18 @@ class Result:
         for record in outcome.records:
             kinds.setdefault(str(record["kind"]), []).append(dict(record))
         (kernel,) = kinds.get("kernel", [{"release": "?"}])
+        (load,) = kinds.get("load", [{"ms": 0}])
         (status,) = kinds.get("status", [{"attach": "?", "features": {}}])
         return cls(
             outcome.version,
             kernel["release"],
             status["attach"],
+            float(load["ms"]),
             status["features"],
             {record["name"]: record for record in kinds.get("program", ())},
             tuple(kinds.get("check", ())),
             outcome.trouble,
+            outcome.said,
         )
 
     @property
@@ -78,12 +84,14 @@ class Result:
         return tuple(check for check in self.checks if not check["passed"])
 
     @property
-    def passed(self) -> bool:
-        return not self.trouble and bool(self.checks) and not self.failed
+    def why(self) -> str:
+        """All that is known about what failed."""
+        failed = (f"FAILED: {check['name']}\n{check['why']}" for check in self.failed)
+        return "\n".join([f"--- {self.version}", *failed, self.trouble, self.said])
 
     @property
-    def load_ms(self) -> float:
-        return sum(float(program["load_ms"]) for program in self.programs.values())
+    def passed(self) -> bool:
+        return not self.trouble and bool(self.checks) and not self.failed
 
 
 def document(results: Sequence[Result]) -> str:
@@ -93,23 +101,18 @@ def document(results: Sequence[Result]) -> str:
 
 def lines(results: Sequence[Result]) -> str:
     """For a terminal: the tables, and all about what failed."""
-    trouble = []
-    for result in results:
-        trouble += [f"{result.version}: FAILED: {c['name']}\n{c['why']}" for c in result.failed]
-        if result.trouble:
-            trouble.append(f"{result.version}: {result.trouble}")
-    return "\n".join([*_tables(results), *trouble])
+    return "\n".join([*_tables(results), *(result.why for result in results if not result.passed)])
 
 
 def _tables(results: Sequence[Result]) -> list[str]:
     kernels = _table(
-        ("kernel", "release", "attached by", "all programs loaded in", "smoke test"),
+        ("kernel", "release", "attached by", "maps and programs loaded in", "smoke test"),
         [
             (
                 result.version,
                 f"`{result.release}`",
                 result.attach,
-                f"{result.load_ms:.0f} ms" if result.programs else "-",
+                f"{result.load_ms:.0f} ms" if result.load_ms else "-",
                 f"{len(result.checks) - len(result.failed)} of {len(result.checks)} pass"
                 + ("" if not result.trouble else ", then it broke off"),
             )

@@ -30,6 +30,7 @@ CLOSED = "203.0.113.90"
 PATIENCE_SECONDS = 5.0
 DROPPED_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
+IFA_F_NODAD = 2
 
 MANY = tuple(f"203.0.113.{number}" for number in range(100, 130))
 HUGE = tuple(f"203.0.113.{number}" for number in range(130, 210))
@@ -85,9 +86,14 @@ class World:
             for prefix in LOCAL:
                 local = {"type": "local", "table": 255, "scope": 254}
                 netlink.route("add", dst=prefix, oif=1, family=_family(prefix), **local)
-            netlink.addr("add", index=1, address=SERVER6, prefixlen=128)
-        self._servers = child(_serve, self.internet)
+            netlink.addr("add", index=1, address=SERVER6, prefixlen=128, flags=IFA_F_NODAD)
         os.close(node.fd)
+        ready, tell = os.pipe()
+        self._servers = child(lambda: _serve(tell), self.internet)
+        os.close(tell)
+        with open(ready, "rb") as said:
+            if not said.read(1):
+                raise RuntimeError("the servers do not start")
 
     def close(self) -> None:
         os.kill(self._servers, signal.SIGKILL)
@@ -180,7 +186,7 @@ def _join(
 def _up(netlink: object, name: str, addresses: tuple[str, str]) -> None:
     index = netlink.link_lookup(ifname=name)[0]  # type: ignore[attr-defined]
     for address, length in zip(addresses, (24, 64), strict=True):
-        flags = {"flags": 2} if ":" in address else {}  # nodad
+        flags = {"flags": IFA_F_NODAD} if ":" in address else {}
         netlink.addr("add", index=index, address=address, prefixlen=length, **flags)  # type: ignore[attr-defined]
     netlink.link("set", index=index, state="up")  # type: ignore[attr-defined]
 
@@ -191,8 +197,8 @@ def _routes(namespace: Namespace, gateways: tuple[str, str]) -> None:
         netlink.route("add", dst="::/0", gateway=gateways[1], family=socket.AF_INET6)
 
 
-def _serve() -> None:
-    """DNS at two addresses, and at port 80 of all others whatever one sends."""
+def _serve(ready: int) -> None:
+    """DNS at two addresses, and at port 80 of all others whatever one sends; tells when it does."""
     servers = (
         _DnsUdp((SERVER, 53), _UdpHandler),
         _DnsTcp((SERVER, 53), _TcpHandler),
@@ -200,6 +206,7 @@ def _serve() -> None:
         _DnsTcp6((SERVER6, 53), _TcpHandler),
         _Echo(("::", 80), _EchoHandler),
     )
+    os.write(ready, b"!")
     threads = [threading.Thread(target=server.serve_forever) for server in servers]
     for thread in threads:
         thread.start()
