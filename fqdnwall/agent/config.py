@@ -83,7 +83,7 @@ def read_config(path: Path | None) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    if node is None:
+    if node is None or node.tag == "tag:yaml.org,2002:null":
         return Config()
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:{_line(node)}: a mapping of settings is expected")

@@ -156,7 +156,7 @@ def _clear(instance: Instance) -> None:
     remove_local_delivery(instance.routing_table)
     remove_transparent_delivery(instance.nft_table)
     names.remove(instance.names)
-    instance.policies.unlink(missing_ok=True)
+    texts.remove(instance.policies)
 
 
 class _Daemon:
