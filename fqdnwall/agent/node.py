@@ -31,7 +31,12 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class Node:
-    """Puts existing interfaces under guard and takes them off, for one agent."""
+    """Puts existing interfaces under guard and takes them off, for one agent.
+
+    An endpoint's addresses are those that its interface had when it was added: from another one
+    nothing passes ("Invalid source ip"), for otherwise whoever is inside could take an address, and
+    with it an identity, at will. Take the endpoint off and add it again when its addresses change.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -36,10 +36,13 @@ from fqdnwall.datapath.layouts import (
     EventType,
     bytes_address,
 )
+from fqdnwall.fqdn.cache import NAMES_TOLD
 from fqdnwall.identity.allocator import label_texts
 
 MAX_DISTINCT = 10_000
 """Entries of each list; what comes beyond is counted in ``omitted``."""
+MAX_ADDRESSES = 50_000
+"""Of all names together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Collector:
         self._queries: dict[_Query, int] = {}
         self._names: dict[str, dict[str, LearnedAddress]] = {}
         self._drops: dict[tuple[_Flow, int, bool], _Tally] = {}
+        self._addresses = 0
         self.omitted: Counter[str] = Counter()
 
     def dns(self, record: Record, now: float) -> None:
@@ -152,6 +156,7 @@ class Collector:
 
     def drops(self, endpoint_id: int, *, audited: bool) -> tuple[Drops, ...]:
         found = []
+        past = self._past_names()
         for (flow, reason, was_audited), tally in self._drops.items():
             if was_audited is not audited:
                 continue
@@ -165,7 +170,7 @@ class Collector:
                     reason_code=reason,
                     packets=tally.packets,
                     direction=_direction(flow),
-                    names=self._names_of(endpoint_id, address),
+                    names=self._names_of(endpoint_id, address, past),
                     labels=self._labels(flow),
                     rule=self._firewall.rules.text(flow.rule),
                     first_at=rfc3339(tally.first),
@@ -195,10 +200,13 @@ class Collector:
             tally.count += 1
             tally.packets += value.tx_packets + value.rx_packets
             tally.bytes += value.tx_bytes + value.rx_bytes
-        found = [self._connections(endpoint_id, flow, t) for flow, t in tallies.items()]
+        past = self._past_names()
+        found = [self._connections(endpoint_id, flow, t, past) for flow, t in tallies.items()]
         return tuple(sorted(found, key=lambda c: (c.names, c.address, c.port)))
 
-    def _connections(self, endpoint_id: int, flow: _Flow, tally: _Tally) -> Connections:
+    def _connections(
+        self, endpoint_id: int, flow: _Flow, tally: _Tally, past: Mapping[str, Sequence[str]]
+    ) -> Connections:
         address = str(bytes_address(flow.address))
         return Connections(
             address=address,
@@ -208,16 +216,24 @@ class Collector:
             packets=tally.packets,
             bytes=tally.bytes,
             direction=_direction(flow),
-            names=self._names_of(endpoint_id, address),
+            names=self._names_of(endpoint_id, address, past),
             labels=self._labels(flow),
             rule=self._firewall.rules.text(flow.rule),
         )
 
-    def _names_of(self, endpoint_id: int, address: str) -> tuple[str, ...]:
-        """Also of addresses whose time is over: the report looks back."""
+    def _past_names(self) -> Mapping[str, Sequence[str]]:
+        """By address, also those whose time is over: the report looks back."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for name in sorted(self._names):
+            for address in self._names[name]:
+                found[address].append(name)
+        return found
+
+    def _names_of(
+        self, endpoint_id: int, address: str, past: Mapping[str, Sequence[str]]
+    ) -> tuple[str, ...]:
         live = names_of(self._firewall, endpoint_id, address)
-        past = [name for name, known in self._names.items() if address in known]
-        return tuple(dict.fromkeys((*live, *sorted(past))))
+        return tuple(dict.fromkeys((*live, *past.get(address, ())[:NAMES_TOLD])))
 
     def _labels(self, flow: _Flow) -> tuple[str, ...]:
         return label_texts(self._firewall.allocator.labels_of(flow.identity))
@@ -246,8 +262,12 @@ class Collector:
             known = self._names[name] = {}
         for address, ttl in addresses:
             text = str(address)
-            if text in known or len(known) < MAX_DISTINCT:
-                known[text] = LearnedAddress(text, ttl, rfc3339(now + ttl))
+            if text not in known:
+                if self._addresses >= MAX_ADDRESSES:
+                    self.omitted["addresses"] += 1
+                    continue
+                self._addresses += 1
+            known[text] = LearnedAddress(text, ttl, rfc3339(now + ttl))
 
 
 def _peer_port(event: Event) -> int:
