@@ -39,10 +39,11 @@ from fqdnwall.datapath.layouts import Mark
 from fqdnwall.endpoint.endpoint import Endpoint
 from fqdnwall.netlink import (
     NetworkError,
+    ProxyMarks,
     add_local_delivery,
-    add_transparent_delivery,
+    add_proxy_rules,
     remove_local_delivery,
-    remove_transparent_delivery,
+    remove_proxy_rules,
 )
 
 log = logging.getLogger("fqdnwall.agent")
@@ -154,7 +155,7 @@ def _clear(instance: Instance) -> None:
         clsact.detach(ifindex)
     loader.unload(instance.name)
     remove_local_delivery(instance.routing_table)
-    remove_transparent_delivery(instance.nft_table)
+    remove_proxy_rules(instance.nft_table)
     names.remove(instance.names)
     texts.remove(instance.policies)
 
@@ -193,8 +194,8 @@ class _Daemon:
 
     async def _live(self, agent: Agent, node: Node) -> None:
         add_local_delivery(None, Mark.TO_PROXY, Mark.MASK, self._instance.routing_table)
-        if self._config.transparent_upstream:
-            add_transparent_delivery(self._instance.nft_table, Mark.TO_PROXY)
+        marks = ProxyMarks(Mark.TO_PROXY, Mark.FROM_PROXY, Mark.MASK)
+        add_proxy_rules(self._instance.nft_table, marks, self._config.transparent_upstream)
         agent.firewall.learning.adopt(names.load(self._instance.names))
         await self._first_scan()
         self._tell(agent)

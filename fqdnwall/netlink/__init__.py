@@ -22,7 +22,8 @@ from fqdnwall.netlink.links import Link, addresses_of, link, links
 from fqdnwall.netlink.namespaces import entered, open_namespace, open_namespace_of
 from fqdnwall.netlink.routes import add_local_delivery, remove_local_delivery
 from fqdnwall.netlink.tc import Hook, attach_bpf, attached_bpf, detach_bpf
-from fqdnwall.netlink.transparent import add_transparent_delivery, remove_transparent_delivery
+from fqdnwall.netlink.transparent import add_proxy_rules, remove_proxy_rules
+from fqdnwall.netlink.untracked import ProxyMarks
 
 __all__ = [
     "AmbiguousInterface",
@@ -31,9 +32,10 @@ __all__ = [
     "NetworkError",
     "NoSuchInterface",
     "NotANamespace",
+    "ProxyMarks",
     "Veth",
     "add_local_delivery",
-    "add_transparent_delivery",
+    "add_proxy_rules",
     "addresses_of",
     "attach_bpf",
     "attached_bpf",
@@ -47,6 +49,6 @@ __all__ = [
     "open_namespace",
     "open_namespace_of",
     "remove_local_delivery",
-    "remove_transparent_delivery",
+    "remove_proxy_rules",
     "veths_of",
 ]

@@ -27,6 +27,7 @@ from pyroute2.nftables.expressions import genex, masq, verdict
 
 from fqdnwall.netlink.nftables import belongs_to_a_known_flow, compare, interface_is, nftables
 from fqdnwall.netlink.rtnetlink import removed
+from fqdnwall.netlink.untracked import ProxyMarks, add_untracked
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -40,15 +41,20 @@ _POSTROUTING, _FORWARD = "postrouting", "forward"
 _NF_DROP, _NF_ACCEPT = 0, 1
 
 
-def add_masquerade(table: str, addresses: Iterable[IPAddress], ifname: str) -> None:
+def add_masquerade(
+    table: str, addresses: Iterable[IPAddress], ifname: str, marks: ProxyMarks | None = None
+) -> None:
     """Masquerade what comes from `addresses` and leaves by another interface than `ifname`.
 
-    What is forwarded to `ifname` must belong to a flow that began inside. A table of that name is
-    replaced. Raises NetworkError where the kernel has no NAT.
+    What is forwarded to `ifname` must belong to a flow that began inside. What carries the `marks`
+    is not tracked (see `untracked`). A table of that name is replaced. Raises NetworkError where
+    the kernel has no NAT.
     """
     with nftables(_NFPROTO_INET) as nft:
         remove_table(nft, table)
         nft.table("add", name=table)
+        if marks is not None:
+            add_untracked(nft, table, marks)
         _base_chain(nft, table, _FORWARD, "filter", _PRIORITY_FILTER)
         unasked = belongs_to_a_known_flow(False)
         expressions = (interface_is(Meta.NFT_META_OIFNAME, ifname), unasked, verdict(_NF_DROP))

@@ -22,6 +22,7 @@ from pyroute2.nftables.expressions import genex
 
 from fqdnwall.netlink.masquerade import remove_table
 from fqdnwall.netlink.nftables import compare, nftables
+from fqdnwall.netlink.untracked import ProxyMarks, add_untracked
 
 _NFPROTO_INET = 1
 _CHAIN = "prerouting"
@@ -30,14 +31,19 @@ _SOCKET_TRANSPARENT, _SOCKET_WILDCARD = 0, 2
 _ACCEPT = 1
 
 
-def add_transparent_delivery(table: str, mark: int) -> None:
-    """Mark what arrives for a connected transparent socket. A table of that name is replaced.
+def add_proxy_rules(table: str, marks: ProxyMarks, transparent: bool) -> None:
+    """What the proxy needs of nftables; a table of that name is replaced.
 
-    Raises NetworkError where the kernel lacks nftables' `socket` expression.
+    What carries the `marks` is not tracked (see `untracked`). With `transparent`, what arrives for
+    a connected transparent socket is marked. Raises NetworkError where the kernel lacks nftables'
+    expressions for that.
     """
     with nftables(_NFPROTO_INET) as nft:
         remove_table(nft, table)
         nft.table("add", name=table)
+        add_untracked(nft, table, marks)
+        if not transparent:
+            return
         nft.chain(
             "add",
             table=table,
@@ -55,7 +61,7 @@ def add_transparent_delivery(table: str, mark: int) -> None:
             genex("socket", {"dreg": Regs.NFT_REG_1, "key": _SOCKET_WILDCARD}),
             compare(Cmp.NFT_CMP_EQ, b"\0"),
         ]
-        value = {"attrs": [("NFTA_DATA_VALUE", mark.to_bytes(4, sys.byteorder))]}
+        value = {"attrs": [("NFTA_DATA_VALUE", marks.to_proxy.to_bytes(4, sys.byteorder))]}
         set_mark = [
             genex("immediate", {"dreg": Regs.NFT_REG_1, "data": value}),
             genex("meta", {"key": Meta.NFT_META_MARK, "sreg": Regs.NFT_REG_1}),
@@ -64,7 +70,7 @@ def add_transparent_delivery(table: str, mark: int) -> None:
         nft.rule("add", table=table, chain=_CHAIN, expressions=expressions)
 
 
-def remove_transparent_delivery(table: str) -> None:
+def remove_proxy_rules(table: str) -> None:
     """Delete the table; nothing happens where there is none."""
     with nftables(_NFPROTO_INET) as nft:
         remove_table(nft, table)

@@ -32,6 +32,7 @@ from fqdnwall.netlink.routes import (
     remove_local_delivery,
     routes,
 )
+from fqdnwall.netlink.untracked import ProxyMarks
 from fqdnwall.sandbox.forwarding import Forwarding, forwarding_changes
 from fqdnwall.sandbox.plan import (
     TABLE_PREFIX,
@@ -78,7 +79,7 @@ def host_facts() -> HostFacts:
     )
 
 
-def set_up(the_plan: Plan, netns_fd: int, mark: int, mask: int, forwarding: Forwarding) -> int:
+def set_up(the_plan: Plan, netns_fd: int, marks: ProxyMarks, forwarding: Forwarding) -> int:
     """Connect the namespace as planned; the index of the host's side.
 
     Raises NetworkError, OSError (sysctls that cannot be written).
@@ -97,8 +98,10 @@ def set_up(the_plan: Plan, netns_fd: int, mark: int, mask: int, forwarding: Forw
         add_addresses(inner, (subnet.sandbox,), netns_fd)
         add_default_route(subnet.gateway.ip, inner, netns_fd)
     versions = [subnet.block.version for subnet in the_plan.subnets]
-    add_local_delivery(the_plan.interface, mark, mask, the_plan.routing_table, versions)
-    add_masquerade(the_plan.nft_table, the_plan.addresses, the_plan.interface)
+    add_local_delivery(
+        the_plan.interface, marks.to_proxy, marks.mask, the_plan.routing_table, versions
+    )
+    add_masquerade(the_plan.nft_table, the_plan.addresses, the_plan.interface, marks)
     pass_forward_chains(the_plan.interface, the_plan.nft_table)
     forwarding.take(forwarding_changes(index, the_plan.ipv6 is not None))
     return index

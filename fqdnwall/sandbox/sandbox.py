@@ -26,6 +26,7 @@ import trio
 
 from fqdnwall.netlink.errors import NetworkError
 from fqdnwall.netlink.namespaces import current_namespace, entered
+from fqdnwall.netlink.untracked import ProxyMarks
 from fqdnwall.sandbox import network
 from fqdnwall.sandbox.caller import Account, Caller, caller
 from fqdnwall.sandbox.confinement import ROOT_CAPABILITIES, seccomp_filter
@@ -39,6 +40,7 @@ from fqdnwall.sandbox.slots import take_slot
 from fqdnwall.sandbox.terminal import Terminal
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+MARKS = ProxyMarks(to_proxy=0x0200, from_proxy=0x0B00, mask=0x0F00)
 _KILLED = 128 + signal.SIGKILL
 # Ways to have a name resolved by the host, past the sandbox's own DNS.
 _NAME_SERVICES = (
@@ -60,11 +62,10 @@ class Interrupted(Exception):
 class SandboxOptions:
     """How the sandbox is made; the defaults are those of `fqdnwall run`.
 
-    `mark` under `mask` is what the datapath sets on packets for the proxy's sockets.
+    `marks` are what the datapath and the proxy set on packets that go between them.
     """
 
-    mark: int = 0x0200
-    mask: int = 0x0F00
+    marks: ProxyMarks = MARKS
     resolvers: tuple[IPAddress, ...] = ()
     prefix4: IPv4Network = PREFIX4
     prefix6: IPv6Network = PREFIX6
@@ -246,9 +247,7 @@ class Sandbox:
         self._undo.append(forwarding.release)
         self._undo.append(lambda: network.clear(self.plan.slot, options.places))
         try:
-            self.host_ifindex = network.set_up(
-                self.plan, self.netns_fd, options.mark, options.mask, forwarding
-            )
+            self.host_ifindex = network.set_up(self.plan, self.netns_fd, options.marks, forwarding)
         except OSError as error:
             raise SandboxError(
                 f"cannot set the host's forwarding ({error}); switch on net.ipv4.ip_forward and "

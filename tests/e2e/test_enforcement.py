@@ -221,3 +221,15 @@ def test_no_connection_to_an_address_learned_a_moment_before_fails(start: Start,
     result = json.loads(outcome.out)
     assert result["failed"] == {}
     assert (result["connected"], result["distinct"]) == (10_000, 10_000)
+
+
+def test_one_socket_may_ask_through_the_proxy_and_past_it(start: Start, lab: Lab) -> None:
+    """A star inside a label is the proxy's at first and the kernel's from the second time on."""
+    session = start("--allow", f"n*.{world.ROTATING_ZONE}:80")
+    fresh = (sys.executable, str(REPOSITORY / "tests/lab/fresh.py"), "--at-once", "1")
+    outcome: Outcome = session.do(
+        (*fresh, "--server", lab.resolvers[0], "--count", "8", "--names", "4")
+    )
+    result = json.loads(outcome.out)
+    assert result["failed"] == {}
+    assert result["connected"] == 8
