@@ -14,6 +14,20 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
+from policies.identity import (
+    HEALTH,
+    HOST,
+    INGRESS,
+    INIT,
+    KUBE_APISERVER,
+    REMOTE_NODE,
+    UNMANAGED,
+    WORLD,
+    WORLD_IPV4,
+    WORLD_IPV6,
+    Identity,
+)
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 ANY_SOURCE: Final = "any"
@@ -100,6 +114,21 @@ def ip_block_labels(prefix: Network) -> Labels:
 def fqdn_labels(selector_texts: Iterable[str]) -> Labels:
     """The labels of the identity of names that match exactly these ``toFQDNs`` selectors."""
     return reserved_labels("world") | {Label(FQDN, text) for text in selector_texts}
+
+
+RESERVED_LABELS: Final[Mapping[Identity, Labels]] = {
+    HOST: reserved_labels("host"),
+    WORLD: reserved_labels("world"),
+    UNMANAGED: reserved_labels("unmanaged"),
+    HEALTH: reserved_labels("health"),
+    INIT: reserved_labels("init"),
+    REMOTE_NODE: reserved_labels("remote-node"),
+    KUBE_APISERVER: reserved_labels("kube-apiserver", "remote-node"),
+    INGRESS: reserved_labels("ingress"),
+    WORLD_IPV4: reserved_labels("world", "world-ipv4"),
+    WORLD_IPV6: reserved_labels("world", "world-ipv6"),
+}
+"""The labels of the identities that exist everywhere."""
 
 
 class Operator(Enum):

@@ -58,6 +58,7 @@ from policies.labels import (
     FQDN,
     K8S,
     NODE,
+    RESERVED_LABELS,
     Label,
     Labels,
     Network,
@@ -71,20 +72,6 @@ from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
 from policies.resolve import addresses_need_one_identity, resolve
-
-RESERVED_LABELS: Final[Mapping[Identity, Labels]] = {
-    HOST: reserved_labels("host"),
-    WORLD: reserved_labels("world"),
-    UNMANAGED: reserved_labels("unmanaged"),
-    HEALTH: reserved_labels("health"),
-    INIT: reserved_labels("init"),
-    REMOTE_NODE: reserved_labels("remote-node"),
-    KUBE_APISERVER: reserved_labels("kube-apiserver", "remote-node"),
-    INGRESS: reserved_labels("ingress"),
-    WORLD_IPV4: reserved_labels("world", "world-ipv4"),
-    WORLD_IPV6: reserved_labels("world", "world-ipv6"),
-}
-"""The labels of the identities that exist everywhere."""
 
 ENTITY_IDENTITY: Final[Mapping[str, Identity]] = {
     "host": HOST,

@@ -47,7 +47,6 @@ from fqdnwall.endpoint.endpoint import Endpoint, Place, Recorded, Subject
 from fqdnwall.endpoint.policymap import RuleBook, Unenforceable, audited_dns, kernel_entries
 from fqdnwall.identity.allocator import (
     KUBE_DNS,
-    RESERVED_IDENTITIES,
     Allocator,
     IdentitiesExhausted,
     Scope,
@@ -68,6 +67,7 @@ from policies import (
 from policies import Subject as PolicySubject
 from policies.identity import HOST, WORLD_IPV4, WORLD_IPV6
 from policies.incremental import PolicySet, Resolver, policy_key
+from policies.labels import RESERVED_LABELS
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -124,9 +124,9 @@ class Firewall:
         self.allocator = Allocator(
             {labels: number for number, labels in self.recorder.identities.items()}
         )
-        self._introduced: set[Identity] = set(RESERVED_IDENTITIES)
-        self._known_in_force = {*RESERVED_IDENTITIES, *self.recorder.identities}
-        self._resolver = Resolver(RESERVED_IDENTITIES, settings.options)
+        self._introduced: set[Identity] = set(RESERVED_LABELS)
+        self._known_in_force = {*RESERVED_LABELS, *self.recorder.identities}
+        self._resolver = Resolver(RESERVED_LABELS, settings.options)
         self._in_force = PoliciesInForce(maps.policies)
         self._compiled: dict[PolicySet, tuple[Resolved, tuple[NameSelector, ...], PolicyMap]] = {}
         self._written: dict[int, EndpointInfo] = {}
@@ -543,7 +543,7 @@ class Firewall:
 
     def _release(self, spare: int = SPARE_IDENTITIES) -> None:
         """Give back the numbers that nothing refers to."""
-        held: set[int] = {*RESERVED_IDENTITIES, *self._expected}
+        held: set[int] = {*RESERVED_LABELS, *self._expected}
         held |= {value.identity for value in self._ipcache.values()}
         held |= {endpoint.identity for endpoint in self.endpoints.values()}
         held |= self.learning.identities_held() | self.rulesets.identities_held()

@@ -14,32 +14,7 @@ from itertools import chain
 from typing import Final
 
 from policies import Identity, Label, Labels
-from policies.identity import (
-    HEALTH,
-    HOST,
-    INGRESS,
-    INIT,
-    KUBE_APISERVER,
-    REMOTE_NODE,
-    UNMANAGED,
-    WORLD,
-    WORLD_IPV4,
-    WORLD_IPV6,
-)
-from policies.labels import reserved_labels
-
-RESERVED_IDENTITIES: Final[Mapping[Identity, Labels]] = {
-    HOST: reserved_labels("host"),
-    WORLD: reserved_labels("world"),
-    UNMANAGED: reserved_labels("unmanaged"),
-    HEALTH: reserved_labels("health"),
-    INIT: reserved_labels("init"),
-    REMOTE_NODE: reserved_labels("remote-node"),
-    KUBE_APISERVER: reserved_labels("kube-apiserver", "remote-node"),
-    INGRESS: reserved_labels("ingress"),
-    WORLD_IPV4: reserved_labels("world", "world-ipv4"),
-    WORLD_IPV6: reserved_labels("world", "world-ipv6"),
-}
+from policies.labels import RESERVED_LABELS
 
 
 class Scope(Enum):
@@ -60,9 +35,9 @@ class Allocator:
     def __init__(self, known: Mapping[Labels, Identity] | None = None) -> None:
         self._known = dict(known or {})
         self._remembered = set(self._known.values())
-        self._labels: dict[Identity, Labels] = dict(RESERVED_IDENTITIES)
+        self._labels: dict[Identity, Labels] = dict(RESERVED_LABELS)
         self._numbers: dict[Labels, Identity] = {
-            labels: identity for identity, labels in RESERVED_IDENTITIES.items()
+            labels: identity for identity, labels in RESERVED_LABELS.items()
         }
         self._next = {scope: scope.value[0] for scope in Scope}
 
@@ -94,7 +69,7 @@ class Allocator:
     def release(self, identity: Identity) -> None:
         """Give back a number; the same labels get it again as long as it is free."""
         labels = self._labels.get(identity)
-        if labels is not None and identity not in RESERVED_IDENTITIES:
+        if labels is not None and identity not in RESERVED_LABELS:
             del self._labels[identity]
             del self._numbers[labels]
             self._known[labels] = identity

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fqdnwall.identity.allocator import (
-    RESERVED_IDENTITIES,
     Allocator,
     IdentitiesExhausted,
     Scope,
 )
 from policies import Identity, Labels, fqdn_labels, pod_labels
 from policies.identity import HOST, WORLD
+from policies.labels import RESERVED_LABELS
 
 
 def names(number: int) -> Labels:
@@ -26,9 +26,9 @@ def pods(number: int) -> Labels:
 
 def test_reserved_labels_have_ciliums_numbers_and_keep_them() -> None:
     allocator = Allocator()
-    assert allocator.allocate(RESERVED_IDENTITIES[HOST], Scope.LOCAL) == HOST == 1
+    assert allocator.allocate(RESERVED_LABELS[HOST], Scope.LOCAL) == HOST == 1
     allocator.release(WORLD)
-    assert allocator.labels_of(WORLD) == RESERVED_IDENTITIES[WORLD]
+    assert allocator.labels_of(WORLD) == RESERVED_LABELS[WORLD]
 
 
 def test_numbers_are_of_their_scope() -> None:
@@ -78,4 +78,4 @@ def test_no_two_sets_of_labels_share_a_number(steps: list[tuple[bool, int]]) -> 
         for known, number in held.items():
             assert allocator.find(known) == number
             assert allocator.labels_of(number) == known
-    assert set(allocator.identities) == {*RESERVED_IDENTITIES, *held.values()}
+    assert set(allocator.identities) == {*RESERVED_LABELS, *held.values()}

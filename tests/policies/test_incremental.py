@@ -13,6 +13,7 @@ from policies.identity import Identity, Protocol
 from policies.incremental import Resolver, policy_key
 from policies.labels import (
     NODE,
+    RESERVED_LABELS,
     Label,
     Labels,
     Network,
@@ -26,7 +27,6 @@ from policies.model import Policy
 from policies.options import Enforcement, Options, Service, Subject
 from policies.parse import parse_policy_objects
 from policies.resolve import resolve
-from policies.world import RESERVED_LABELS
 from tests.policies.drawing import CIDRS, cilium_policy, network_policy, tiered_policy
 from tests.policies.worlds import cnp
 
