@@ -13,7 +13,7 @@
 #   docker exec fqdnwall fqdnwall endpoint add --pid "$(docker inspect -f '{{.State.Pid}}' web)" \
 #     --name web --label app=backend
 #
-# What each is for; none can be left out (tried by dropping each from the bounding set):
+# What each is for (without PERFMON, NET_RAW or SYS_PTRACE it was seen to fail):
 #   --network host     the host's side of the veth pairs is in the host's network namespace
 #   --pid host         `endpoint add --pid` names processes of the host
 #   BPF, PERFMON       load programs and maps; the verifier refuses the programs without PERFMON
