@@ -154,8 +154,8 @@ class Resolved:
     """The policy of one subject, in the kernel's form.
 
     ``rules[entry.rule_id]`` is the rule that decided an entry; ``rules[0]`` stands for none.
-    ``ip_blocks``: prefixes for which addresses of pods and nodes need a second identity, with the
-    labels of ``ip_block_labels`` for the longest prefix that holds the address.
+    ``ip_blocks``: prefixes for which addresses of pods and nodes need an identity of their own: the
+    pod's or node's labels and those of ``ip_block_labels`` for the longest prefix that holds it.
     """
 
     entries: tuple[Entry, ...]

@@ -107,7 +107,7 @@ def cidr_labels(prefix: Network) -> Labels:
 
 
 def ip_block_labels(prefix: Network) -> Labels:
-    """The labels of the *second* identity that a pod's or node's address has inside an ipBlock."""
+    """What the identity of a pod or node has besides its labels, at an address in an ipBlock."""
     return frozenset({Label(IPBLOCK, str(prefix))})
 
 

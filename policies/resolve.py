@@ -116,12 +116,11 @@ def prefixes_in(
 def addresses_need_one_identity(policies: Iterable[Policy]) -> bool:
     """Whether all that is true of an address must stand in the labels of one identity.
 
-    As a rule an address may have several identities (its own, learned names, ipBlocks), and the
-    best of what they are allowed is what their rules allow together. Not so where a rule PASSes
-    traffic to a lower tier and one is about addresses in the cluster: a pass that one identity
-    meets takes away what another is given. Then an address outside carries its prefix and its names
-    in one identity, and one of a pod or node the pod's labels and its prefix (of
-    ``Resolved.ip_blocks``).
+    An address of a pod or node has one identity, always: the kernel gives further ones to addresses
+    outside alone, where they are those of learned names. As a rule the best of what these are
+    allowed is what their rules allow together. Not so where a rule PASSes traffic to a lower tier
+    and one is about addresses in the cluster: a pass that one identity meets takes away what
+    another is given. Then an address outside carries its prefix and its names in one identity.
     """
     rules = [rule for policy in policies for rule in policy.rules]
     return any(rule.action is Action.PASS for rule in rules) and any(

@@ -140,8 +140,6 @@ class World:
         self._selectors, self._cidrs, self._blocks = self._mentioned()
         for prefix in self._cidrs:
             self._allocate(cidr_labels(prefix), _FIRST_LOCAL)
-        for prefix in self._blocks:
-            self._allocate(ip_block_labels(prefix), _FIRST_LOCAL)
         self._one_identity = addresses_need_one_identity(self.policies)
         self._by_address = self._addresses()
         for addresses in (self._by_address, *cluster.names.values()):
@@ -180,11 +178,11 @@ class World:
             if peer.name not in self._of_endpoint:
                 raise UnknownPeer(f"there is no endpoint {peer.name!r}")
             endpoint = self.cluster.endpoints[peer.name]
-            return self._inside(self._of_endpoint[peer.name], endpoint.ips)
+            return (self._inside(self._of_endpoint[peer.name], endpoint.ips),)
         if isinstance(peer, NodeRef):
             if peer.name not in self._of_node:
                 raise UnknownPeer(f"there is no node {peer.name!r}")
-            return self._inside(self._of_node[peer.name], self.cluster.nodes[peer.name].ips)
+            return (self._inside(self._of_node[peer.name], self.cluster.nodes[peer.name].ips),)
         if isinstance(peer, EntityRef):
             if peer.entity not in ENTITY_IDENTITY:
                 raise UnknownPeer(f"{peer.entity!r} is no single identity")
@@ -278,28 +276,23 @@ class World:
             for text, port, protocol in endpoint.named_ports:
                 key = (text.lower(), protocol)
                 own[key] = own.get(key, frozenset()) | {port}
-        if self._one_identity:
-            for name, endpoint in self.cluster.endpoints.items():
-                base = self._of_endpoint[name]
-                for identity in self._inside(base, endpoint.ips):
-                    found[identity] = found[base]
+        for name, endpoint in self.cluster.endpoints.items():
+            base = self._of_endpoint[name]
+            found[self._inside(base, endpoint.ips)] = found[base]
         return {identity: own for identity, own in found.items() if own}
 
-    def _inside(self, identity: Identity, addresses: Iterable[Address]) -> tuple[Identity, ...]:
-        """A pod or node, and its addresses as ipBlocks see them."""
-        found = [identity]
+    def _inside(self, identity: Identity, addresses: Iterable[Address]) -> Identity:
+        """A pod or node: its labels, and the ipBlock that holds its address, in one identity."""
         for address in addresses:
             prefix = _longest(self._blocks, address)
-            if prefix is not None and self._one_identity:
-                labels = self.identities[identity] | ip_block_labels(prefix)
-                return (self._allocate(labels, _FIRST_LOCAL),)
             if prefix is not None:
-                found.append(self._numbers[ip_block_labels(prefix)])
-        return tuple(dict.fromkeys(found))
+                labels = self.identities[identity] | ip_block_labels(prefix)
+                return self._allocate(labels, _FIRST_LOCAL)
+        return identity
 
     def _at(self, address: Address) -> tuple[Identity, ...]:
         if address in self._by_address:
-            return self._inside(self._by_address[address], (address,))
+            return (self._inside(self._by_address[address], (address,)),)
         prefix = _longest(self._cidrs, address)
         if prefix is not None:
             outer = self._numbers[cidr_labels(prefix)]
