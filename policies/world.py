@@ -282,12 +282,16 @@ class World:
         return {identity: own for identity, own in found.items() if own}
 
     def _inside(self, identity: Identity, addresses: Iterable[Address]) -> Identity:
-        """A pod or node: its labels, and the ipBlock that holds its address, in one identity."""
+        """A pod or node: its labels, and the ipBlock that holds its address, in one identity.
+
+        It is never one of the node-local scope, by which the kernel knows what is outside.
+        """
+        first = _FIRST_NODE if identity >= _FIRST_NODE else _FIRST_ENDPOINT
         for address in addresses:
             prefix = _longest(self._blocks, address)
             if prefix is not None:
                 labels = self.identities[identity] | ip_block_labels(prefix)
-                return self._allocate(labels, _FIRST_LOCAL)
+                return self._allocate(labels, first)
         return identity
 
     def _at(self, address: Address) -> tuple[Identity, ...]:
