@@ -9,7 +9,7 @@ valid policies only.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -55,6 +55,8 @@ class Statement:
     allows: tuple[Any, ...] = ()
     ports: Any = None
     """The ports as written, for telling whether two rules are about the very same ones."""
+    where: str = ""
+    """The rule's place in the request."""
 
 
 # ---------------------------------------------------------------- the cluster
@@ -345,10 +347,11 @@ def cilium_statements(
     namespace = ""
     if policy["kind"] == "CiliumNetworkPolicy":
         namespace = policy["metadata"].get("namespace", "default")
-    specs = [*([policy["spec"]] if "spec" in policy else []), *policy.get("specs", [])]
+    specs = [("spec", policy["spec"])] if "spec" in policy else []
+    specs += [(f"specs[{n}]", spec) for n, spec in enumerate(policy.get("specs", []))]
     found: list[Statement] = []
     about = deny = False
-    for spec in specs:
+    for place, spec in specs:
         if "endpointSelector" not in spec:
             continue
         wanted = requirements(spec["endpointSelector"])
@@ -359,13 +362,16 @@ def cilium_statements(
         if not all_hold(wanted, subject):
             continue
         way = flow["direction"]
-        rules = [(r, "allow") for r in spec.get(way) or ()]
-        rules += [(r, "deny") for r in spec.get(way + "Deny") or ()]
+        rules = [(r, "allow", f"{way}[{n}]") for n, r in enumerate(spec.get(way) or ())]
+        rules += [
+            (r, "deny", f"{way}Deny[{n}]") for n, r in enumerate(spec.get(way + "Deny") or ())
+        ]
         about = about or bool(rules)
         wanted_deny = (spec.get("enableDefaultDeny") or {}).get(way)
         deny = deny or (bool(rules) and wanted_deny is not False)
-        for rule, action in rules:
-            found += cilium_rule(request, rule, action, namespace, init, peer, peer_ports, flow)
+        for rule, action, inner in rules:
+            said = cilium_rule(request, rule, action, namespace, init, peer, peer_ports, flow)
+            found += [replace(statement, where=f"{place}.{inner}") for statement in said]
     return found, about, deny
 
 
@@ -430,14 +436,15 @@ def network_policy_statements(
     if flow["direction"].capitalize() not in types or not all_hold(wanted, subject):
         return [], False, False
     found = []
-    for rule in spec.get(flow["direction"]) or ():
+    for number, rule in enumerate(spec.get(flow["direction"]) or ()):
         peers = rule.get("from" if flow["direction"] == "ingress" else "to") or ()
         if peers and not any(network_policy_peer(item, namespace, peer) for item in peers):
             continue
         ports = rule.get("ports") or ()
         if ports and not any(network_policy_port(item, peer_ports, flow) for item in ports):
             continue
-        found.append(Statement(1, 0, "allow"))
+        where = f"spec.{flow['direction']}[{number}]"
+        found.append(Statement(1, 0, "allow", where=where))
     return found, True, True
 
 
@@ -473,18 +480,19 @@ def cluster_policy_statements(
     rules = spec.get(flow["direction"]) or ()
     for order, rule in enumerate(rules):
         level = spec.get("priority", 0) * 1000 + order
+        where = f"spec.{flow['direction']}[{order}]"
         tier = 2 if baseline else 0
         action = rule["action"].lower().replace("accept", "allow")
         peers = rule["from" if flow["direction"] == "ingress" else "to"]
         protocols = rule.get("protocols") or rule.get("ports") or ()
         if any("domainNames" in item for item in peers) and asks_resolver(peer, flow):
             every = ({"matchPattern": "*"},)
-            found.append(Statement(tier, level, "allow", "dns", every, (53, 53)))
+            found.append(Statement(tier, level, "allow", "dns", every, (53, 53), where))
         if not any(cluster_policy_peer(item, peer) for item in peers):
             continue
         if protocols and not any(cluster_policy_port(x, peer_ports, flow) for x in protocols):
             continue
-        found.append(Statement(tier, level, action))
+        found.append(Statement(tier, level, action, where=where))
     return found, bool(rules), False
 
 
@@ -537,6 +545,14 @@ def cluster_policy_port(item: Json, peer_ports: Any, flow: Json) -> bool:
 
 def verdict(request: Json, flow: Json) -> str:
     """``allow``, ``deny`` or ``redirect``."""
+    return judge(request, flow)[0]
+
+
+def judge(request: Json, flow: Json) -> tuple[str, set[str]]:
+    """The verdict, and the rules of which each may be named for it; "" is the default.
+
+    Where nothing speaks against a flow that is allowed by default, the default may be named too.
+    """
     flow = {"port": 0, "icmp_type": 0, **flow}
     own = request["endpoints"][flow["subject"]]
     subject = labels_of_endpoint(request, own)
@@ -549,45 +565,54 @@ def verdict(request: Json, flow: Json) -> str:
         }
     statements: list[Statement] = []
     about = deny = ("reserved", "init", "") in subject
-    for policy in request["policies"]:
+    for number, policy in enumerate(request["policies"]):
         if policy["kind"] == "NetworkPolicy":
             found = network_policy_statements(policy, subject, peer, peer_ports, flow)
         elif policy["kind"].startswith("Cilium"):
             found = cilium_statements(request, policy, subject, peer, peer_ports, flow)
         else:
             found = cluster_policy_statements(policy, subject, peer, peer_ports, flow)
-        statements += found[0]
+        place = f"policies[{number}]"
+        statements += [replace(s, where=f"{place}.{s.where}") for s in found[0]]
         about = about or found[1]
         deny = deny or found[2]
-    return decide(statements, deny, flow) if about else "allow"
+    if not about:
+        return "allow", {""}
+    said, deciders = decide(statements, deny, flow)
+    refused = deny or any(s.action == "deny" for s in statements)
+    named = {""} if not deciders or (said == "allow" and not refused) else set()
+    return said, deciders | named
 
 
-def decide(statements: list[Statement], deny: bool, flow: Json) -> str:
+def decide(statements: list[Statement], deny: bool, flow: Json) -> tuple[str, set[str]]:
     """Admin tier, then the namespaced policies, then, unless these deny by default, baseline."""
     for tier in (0, 1) if deny else (0, 1, 2):
         mine = [s for s in statements if s.tier == tier]
         for level in sorted({s.level for s in mine}):
             here = [s for s in mine if s.level == level]
-            if any(s.action == "deny" for s in here):
-                return "deny"
+            denying = {s.where for s in here if s.action == "deny"}
+            if denying:
+                return "deny", denying
             allowing = [s for s in here if s.action == "allow"]
             if allowing:
                 return permission(allowing, flow)
             break  # only PASS is left: on to the next tier
-    return "deny" if deny else "allow"
+    return "deny" if deny else "allow", set()
 
 
-def permission(allowing: list[Statement], flow: Json) -> str:
+def permission(allowing: list[Statement], flow: Json) -> tuple[str, set[str]]:
     """HTTP comes before DNS, and any proxy before plain passage."""
     for proxy in ("http", "dns"):
         asked = [s for s in allowing if s.proxy == proxy]
         if not asked:
             continue
+        asking = {s.where for s in asked}
         query = flow.get("dns_query")
         if proxy == "http" or not query:
-            return "redirect"
+            return "redirect", asking
         written = [s.ports for s in asked]
         voided = any(not s.proxy and s.ports in written for s in allowing)
         names = [item for s in asked for item in s.allows]
-        return "redirect" if voided or any(name_matches(x, query) for x in names) else "deny"
-    return "allow"
+        good = voided or any(name_matches(x, query) for x in names)
+        return "redirect" if good else "deny", asking
+    return "allow", {s.where for s in allowing}
