@@ -156,6 +156,7 @@ compiler.main()
 
 
 @pytest.mark.kernel
+@pytest.mark.slow
 def test_the_compiler_refuses_a_map_whose_c_struct_has_another_size(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
     result = subprocess.run(

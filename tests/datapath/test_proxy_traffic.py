@@ -72,7 +72,10 @@ HOSTS: dict[str, list[Callable[[Wire], None]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=HOSTS)
+ODD_HOSTS = [pytest.param(host, marks=pytest.mark.slow) for host in list(HOSTS)[1:]]
+
+
+@pytest.fixture(scope="module", params=[next(iter(HOSTS)), *ODD_HOSTS])
 def proxy_wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     with wired() as wire:
         wire.deliver_locally()

@@ -260,6 +260,7 @@ def _sizes(bench: Bench) -> dict[str, int]:
     return {name: libbpf.map_info(fd).max_entries for name, fd in bench.datapath.maps.items()}
 
 
+@pytest.mark.slow
 def test_a_link_of_an_interface_that_is_gone_is_replaced(bench: Bench) -> None:
     with wired() as first:
         bench.endpoint(first.ifindex)

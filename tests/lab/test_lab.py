@@ -70,6 +70,7 @@ def test_a_container_reaches_the_internet_masqueraded(lab: Lab) -> None:
         assert answer.stdout.startswith("api.example.com"), answer.stderr
 
 
+@pytest.mark.slow
 def test_two_labs_run_side_by_side(lab: Lab) -> None:
     with Lab() as other:
         assert other.addresses_of("api.example.com") == lab.addresses_of("api.example.com")
@@ -84,6 +85,7 @@ def test_a_lab_leaves_nothing() -> None:
     assert wait_until_clean(before) == []
 
 
+@pytest.mark.slow
 def test_a_killed_lab_leaves_no_process_and_the_next_clears_the_rest() -> None:
     code = """if True:
         import time

@@ -44,6 +44,7 @@ def test_a_user_has_no_capability_and_can_get_none(host: Host) -> None:
     assert seen["Seccomp"] == "2"
 
 
+@pytest.mark.slow
 def test_root_keeps_only_the_listed_capabilities(host: Host) -> None:
     seen = status(host)
     expected = sum(1 << number for number in ROOT_CAPABILITIES.values())
@@ -83,6 +84,7 @@ def test_the_agents_state_and_the_pinned_maps_are_not_to_be_seen(host: Host) -> 
     assert "Read-only file system" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_working_directory_under_what_is_hidden_gives_no_way_in(host: Host) -> None:
     command = host.command(["ls"])
     (host.state / "run").mkdir(parents=True)
@@ -98,6 +100,7 @@ def test_a_working_directory_under_what_is_hidden_gives_no_way_in(host: Host) ->
     assert "0.lock" not in result.stdout
 
 
+@pytest.mark.slow
 def test_only_the_commands_own_processes_are_to_be_seen(host: Host) -> None:
     out = host.run(["ps", "-eo", "pid="]).stdout.split()
     assert out == ["1", "2"]
@@ -107,9 +110,14 @@ def test_only_the_commands_own_processes_are_to_be_seen(host: Host) -> None:
     ("call", "error"),
     [
         ("fcntl.ioctl(0, termios.TIOCSTI, b'x')", "EPERM"),
-        ("fcntl.ioctl(0, 0x541c, b'x')", "EPERM"),
-        ("socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)", "EAFNOSUPPORT"),
-        ("libc(425, 1, ctypes.create_string_buffer(120))", "ENOSYS"),
+        *(
+            pytest.param(call, error, marks=pytest.mark.slow)
+            for call, error in (
+                ("fcntl.ioctl(0, 0x541c, b'x')", "EPERM"),
+                ("socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)", "EAFNOSUPPORT"),
+                ("libc(425, 1, ctypes.create_string_buffer(120))", "ENOSYS"),
+            )
+        ),
     ],
 )
 def test_ways_round_the_network_namespace_are_refused(host: Host, call: str, error: str) -> None:
@@ -129,6 +137,7 @@ except OSError as e:
     assert result.stdout == f"{error}\n", result.stderr
 
 
+@pytest.mark.slow
 def test_other_sockets_and_terminal_calls_are_not_refused(host: Host) -> None:
     program = """
 import fcntl, os, socket, termios
@@ -154,6 +163,7 @@ def test_a_stub_resolver_appears_under_an_address_that_the_sandbox_reaches(host:
     assert host.plan()["stubs"] == {"198.19.0.2": "127.0.0.53"}
 
 
+@pytest.mark.slow
 def test_the_commands_resolv_conf_is_its_own_even_to_write_to(
     host: Host,
 ) -> None:
@@ -165,6 +175,7 @@ def test_the_commands_resolv_conf_is_its_own_even_to_write_to(
     assert Path("/etc/resolv.conf").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_directory_environment_and_streams_are_the_callers(host: Host, tmp_path: Path) -> None:
     command = host.command(["sh", "-c", "pwd; echo $COLOUR; cat; echo err >&2"])
     with host.namespace.entered():
@@ -181,6 +192,7 @@ def test_directory_environment_and_streams_are_the_callers(host: Host, tmp_path:
     assert result.stderr == "err\n"
 
 
+@pytest.mark.slow
 def test_arguments_that_are_no_utf_8_arrive_as_they_were(host: Host) -> None:
     command = [*map(os.fsencode, host.command(["printf", "%s"])), b"\xff\xfe"]
     with host.namespace.entered():
@@ -188,6 +200,7 @@ def test_arguments_that_are_no_utf_8_arrive_as_they_were(host: Host) -> None:
     assert result.stdout == b"\xff\xfe"
 
 
+@pytest.mark.slow
 def test_a_long_command_line_arrives_whole(host: Host) -> None:
     result = host.run(["sh", "-c", "echo $# $(printf %s $1 | wc -c)", "sh", *["x" * 100_000] * 9])
     assert result.stdout.split() == ["9", "100000"], result.stderr

@@ -29,10 +29,10 @@ def started(host: Host, name: str) -> subprocess.Popen[str]:
     ("argv", "status"),
     [
         (["true"], 0),
-        (["false"], 1),
-        (["sh", "-c", "exit 77"], 77),
+        pytest.param(["false"], 1, marks=pytest.mark.slow),
+        pytest.param(["sh", "-c", "exit 77"], 77, marks=pytest.mark.slow),
         (["sh", "-c", "kill -TERM $$"], 143),
-        (["sh", "-c", "kill -KILL $$"], 137),
+        pytest.param(["sh", "-c", "kill -KILL $$"], 137, marks=pytest.mark.slow),
     ],
 )
 def test_the_exit_status_is_the_commands(host: Host, argv: list[str], status: int) -> None:
@@ -48,6 +48,7 @@ def test_a_command_that_is_not_there_is_127_with_its_name(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_program_is_126(host: Host) -> None:
     plain = host.directory / "plain"
     plain.write_text("text\n")
@@ -57,6 +58,7 @@ def test_a_file_that_is_no_program_is_126(host: Host) -> None:
     assert f"{plain}: cannot be executed: Permission denied" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_script_without_an_interpreter_line_runs_as_a_shell_would_run_it(host: Host) -> None:
     script = host.directory / "script"
     script.write_text("echo shell $1\n")
@@ -64,6 +66,7 @@ def test_a_script_without_an_interpreter_line_runs_as_a_shell_would_run_it(host:
     assert host.run([str(script), "ran"]).stdout == "shell ran\n"
 
 
+@pytest.mark.slow
 def test_a_script_whose_interpreter_is_missing_says_so(host: Host) -> None:
     script = host.directory / "script"
     script.write_text("#!/no/such/interpreter\n")
@@ -73,7 +76,16 @@ def test_a_script_whose_interpreter_is_missing_says_so(host: Host) -> None:
     assert "interpreter is missing" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(
+            pytest.param(number, marks=pytest.mark.slow)
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+        ),
+    ],
+)
 def test_a_signal_to_fqdnwall_ends_the_command_and_leaves_nothing(
     host: Host, number: signal.Signals
 ) -> None:
@@ -85,6 +97,7 @@ def test_a_signal_to_fqdnwall_ends_the_command_and_leaves_nothing(
     assert pids_with("1001") == pids_with("1000") == []
 
 
+@pytest.mark.slow
 def test_a_command_that_handles_a_signal_decides_what_happens(host: Host) -> None:
     script = "trap 'echo caught; exit 9' TERM; echo up; while :; do sleep 0.01; done"
     process = host.start(["bash", "-c", script])
@@ -95,6 +108,7 @@ def test_a_command_that_handles_a_signal_decides_what_happens(host: Host) -> Non
     assert process.returncode == 9
 
 
+@pytest.mark.slow
 def test_window_size_changes_are_passed_on(host: Host) -> None:
     script = "trap 'echo winch; exit 0' WINCH; echo up; while :; do sleep 0.01; done"
     process = host.start(["bash", "-c", script])
@@ -152,6 +166,7 @@ def test_what_a_kill_9_left_is_cleared_by_the_next_start(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_traces_without_a_lock_file_are_cleared_too(host: Host) -> None:
     process = started(host, "unlocked")
     process.kill()
@@ -175,6 +190,7 @@ def test_what_a_live_instance_has_is_left_alone(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_forwarding_stays_until_the_last_instance_ends(host: Host) -> None:
     name = "ipv4/conf/up0/forwarding"
     first = started(host, "first")
@@ -198,6 +214,7 @@ def test_a_failure_while_preparing_leaves_nothing(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_descriptors_of_the_shell_are_handed_on_and_ours_are_not(host: Host) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"handed on\n")
@@ -213,6 +230,7 @@ def test_descriptors_of_the_shell_are_handed_on_and_ours_are_not(host: Host) -> 
     assert set(shown[2:]) == {"0", "1", "2", "3", str(reader)}  # 3: the listing's own
 
 
+@pytest.mark.slow
 def test_orphans_inside_are_reaped(host: Host) -> None:
     script = "for i in 1 2 3 4 5; do (sleep 0 &) ; done; sleep 0.2; ps -eo stat="
     assert "Z" not in host.run(["sh", "-c", script]).stdout

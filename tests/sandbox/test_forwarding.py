@@ -139,6 +139,7 @@ def old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_becoming_an_ipv6_router_keeps_the_default_route_that_was_advertised(
     inside: Host, tmp_path: Path, old_kernel: None
 ) -> None:

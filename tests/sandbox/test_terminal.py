@@ -118,6 +118,7 @@ def test_ctrl_c_reaches_the_command_once_and_not_fqdnwall(console: Consoles, hos
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_plain_command_ends_it_like_in_a_shell(console: Consoles, host: Host) -> None:
     screen = console(["sh", "-c", "echo up; exec sleep 1000"])
     screen.expect("up")
@@ -126,6 +127,7 @@ def test_ctrl_c_on_a_plain_command_ends_it_like_in_a_shell(console: Consoles, ho
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_ctrl_backslash_ends_a_plain_command(console: Consoles) -> None:
     screen = console(["sh", "-c", "echo up; ulimit -c 0; exec sleep 1000"])
     screen.expect("up")
@@ -133,6 +135,7 @@ def test_ctrl_backslash_ends_a_plain_command(console: Consoles) -> None:
     screen.expect("[ended 131]")
 
 
+@pytest.mark.slow
 def test_ctrl_z_stops_the_job_and_fg_continues_it(console: Consoles) -> None:
     screen = console(["sh", "-c", "echo up; read -r x; echo got $x"])
     screen.expect("up")
@@ -145,6 +148,7 @@ def test_ctrl_z_stops_the_job_and_fg_continues_it(console: Consoles) -> None:
     screen.expect("[ended 0]")
 
 
+@pytest.mark.slow
 def test_an_interactive_shell_inside_has_job_control_of_its_own(
     console: Consoles, host: Host
 ) -> None:

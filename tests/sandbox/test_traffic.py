@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
@@ -23,12 +24,14 @@ def test_traffic_reaches_the_uplink_under_the_hosts_own_address(
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_strict_reverse_path_filter_on_the_host_is_no_obstacle(host: Host) -> None:
     with host.namespace.entered():
         sysctl.write("ipv4/conf/all/rp_filter", "1")
     assert host.run(ask(SERVER4)).stdout == f"{HOST4}\n"
 
 
+@pytest.mark.slow
 def test_on_a_host_that_forwards_already_nothing_is_changed(host: Host) -> None:
     names = ("ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding")
     with host.namespace.entered():
@@ -39,6 +42,7 @@ def test_on_a_host_that_forwards_already_nothing_is_changed(host: Host) -> None:
         assert [sysctl.read(name) for name in names] == ["1", "1"]
 
 
+@pytest.mark.slow
 def test_without_ipv6_on_the_host_the_sandbox_is_ipv4_only(host: Host) -> None:
     with host.namespace.entered():
         sysctl.write("ipv6/conf/all/disable_ipv6", "1")
@@ -48,6 +52,7 @@ def test_without_ipv6_on_the_host_the_sandbox_is_ipv4_only(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_slot_whose_addresses_the_host_uses_is_passed_over(host: Host) -> None:
     with host.namespace.netlink() as socket:
         socket.route("add", dst="198.19.0.0/29", gateway=SERVER4)
@@ -56,11 +61,13 @@ def test_a_slot_whose_addresses_the_host_uses_is_passed_over(host: Host) -> None
     assert host.plan()["slot"] == 1
 
 
+@pytest.mark.slow
 def test_the_command_sees_its_own_network_in_sys(host: Host) -> None:
     result = host.run(["ls", "/sys/class/net"])
     assert result.stdout.split() == ["eth0", "lo"]
 
 
+@pytest.mark.slow
 def test_the_sandbox_takes_the_uplinks_mtu(host: Host) -> None:
     with host.namespace.netlink() as socket:
         socket.link("set", index=socket.link_lookup(ifname="up0")[0], mtu=1380)
@@ -78,7 +85,7 @@ def test_the_host_side_is_there_before_the_command_is_started(host: Host) -> Non
 
 
 def test_ping_works_without_privileges(host: Host) -> None:
-    argv = ["python3", "-c", "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM, 1)"]
+    argv = [sys.executable, "-c", "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM, 1)"]
     result = host.run(argv, env={"SUDO_UID": "65534", "SUDO_GID": "65534"})
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -110,9 +117,10 @@ def test_a_host_whose_firewall_drops_what_it_forwards_still_serves_the_sandbox(h
     assert host.namespace.run(["nft", "list", "ruleset"]).stdout == before
 
 
+@pytest.mark.slow
 def test_a_neighbour_of_the_host_cannot_reach_into_the_sandbox(host: Host) -> None:
     listen = "import socket; s = socket.create_server(('', 7000)); print('up', flush=True); input()"
-    process = host.start(["python3", "-c", listen])
+    process = host.start([sys.executable, "-c", listen])
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     connect = "exec 3<>/dev/tcp/198.19.0.1/7000"
@@ -128,6 +136,7 @@ def test_a_neighbour_of_the_host_cannot_reach_into_the_sandbox(host: Host) -> No
 READ_ONLY = 'mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"'
 
 
+@pytest.mark.slow
 def test_where_sysctls_are_read_only_a_host_that_forwards_is_good_enough(host: Host) -> None:
     with host.namespace.entered():
         for name in ("ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"):
@@ -137,6 +146,7 @@ def test_where_sysctls_are_read_only_a_host_that_forwards_is_good_enough(host: H
     assert result.stdout == f"{HOST6}\n", result.stderr
 
 
+@pytest.mark.slow
 def test_where_sysctls_are_read_only_a_host_that_does_not_forward_is_told(host: Host) -> None:
     argv = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", *host.command(["true"])]
     result = host.namespace.run(argv, resolv_conf=host.resolv_conf("nameserver 192.0.2.1\n"))
