@@ -189,6 +189,7 @@ def test_flows_of_one_endpoint_are_not_anothers(bench: Bench) -> None:
     assert bench.receive(udp_into()).reason is DropReason.POLICY_DENIED
 
 
+@pytest.mark.slow
 def test_a_full_table_makes_room_and_stays_bounded(bench: Bench) -> None:
     bench.policy(entry(0))
     frames = [

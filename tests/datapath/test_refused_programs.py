@@ -64,6 +64,7 @@ def test_without_one_called_program_none_is_called(name: str, load: Load) -> Non
     assert calls(datapath) == set()
 
 
+@pytest.mark.slow
 def test_what_an_earlier_load_put_there_is_taken_away(load: Load) -> None:
     whole = load(None)
     assert calls(whole) == set(TAIL_CALLS.values())

@@ -11,12 +11,11 @@ from tests.lab.leftovers import Machine, wait_until_clean
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs root and the kernel; the inner loop has the demo's errands alone."""
+    """Everything here needs root, the kernel, and more time than the inner loop has."""
     for item in items:
         if "tests/e2e/" in item.nodeid:
             item.add_marker(pytest.mark.kernel)
-            if "test_demo_expectations" not in item.nodeid:
-                item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,7 @@ def test_labels_get_the_number_that_an_earlier_agent_gave() -> None:
     assert allocator.allocate(names(2), Scope.LOCAL) == 1 << 24 | 1
 
 
+@pytest.mark.slow
 def test_a_number_that_is_only_remembered_is_given_to_others_when_there_is_no_other() -> None:
     allocator = Allocator()
     first, last = Scope.CLUSTER.value

@@ -77,6 +77,7 @@ def test_two_labs_run_side_by_side(lab: Lab) -> None:
     assert lab.addresses_of("api.example.com")
 
 
+@pytest.mark.slow
 def test_a_lab_leaves_nothing() -> None:
     before = Machine.seen()
     with Lab() as lab:

@@ -19,8 +19,6 @@ from policies.world import World
 from tests.policies import specification
 from tests.policies.drawing import requests
 
-FLOWS = 25
-
 
 def check(request: dict[str, Any]) -> None:
     answer = judge_request(request)
@@ -70,14 +68,14 @@ def test_no_entry_is_superfluous(request: dict[str, Any]) -> None:
         assert left_over == []
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(requests(FLOWS))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(requests(50))
 def test_three_thousand_flows_are_judged_as_specified(request: dict[str, Any]) -> None:
     check(request)
 
 
 @pytest.mark.slow
 @settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(requests(FLOWS))
+@given(requests(25))
 def test_a_hundred_thousand_flows_are_judged_as_specified(request: dict[str, Any]) -> None:
     check(request)

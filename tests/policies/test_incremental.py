@@ -200,6 +200,7 @@ def test_an_identity_that_no_rule_knows_changes_nothing() -> None:
     assert resolver.add_identity(Identity(1000), UNIVERSE[Identity(1000)]) == []
 
 
+@pytest.mark.slow
 def test_answers_for_policies_that_are_gone_are_forgotten() -> None:
     resolver = Resolver(UNIVERSE)
     resolver.set_subject("a", SUBJECTS["a"])

@@ -151,6 +151,7 @@ print("done")
     assert result.stdout == "done\n", result.stderr
 
 
+@pytest.mark.slow
 def test_a_stub_resolver_appears_under_an_address_that_the_sandbox_reaches(host: Host) -> None:
     result = host.run(
         ["sh", "-c", "cat /etc/resolv.conf; ip route get 198.19.0.2"],

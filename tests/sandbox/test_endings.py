@@ -28,10 +28,10 @@ def started(host: Host, name: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("argv", "status"),
     [
-        (["true"], 0),
+        pytest.param(["true"], 0, marks=pytest.mark.slow),
         pytest.param(["false"], 1, marks=pytest.mark.slow),
-        pytest.param(["sh", "-c", "exit 77"], 77, marks=pytest.mark.slow),
-        (["sh", "-c", "kill -TERM $$"], 143),
+        (["sh", "-c", "exit 77"], 77),
+        pytest.param(["sh", "-c", "kill -TERM $$"], 143, marks=pytest.mark.slow),
         pytest.param(["sh", "-c", "kill -KILL $$"], 137, marks=pytest.mark.slow),
     ],
 )
@@ -41,6 +41,7 @@ def test_the_exit_status_is_the_commands(host: Host, argv: list[str], status: in
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_command_that_is_not_there_is_127_with_its_name(host: Host) -> None:
     result = host.run(["no-such-command"])
     assert result.returncode == 127
@@ -128,6 +129,7 @@ def test_what_the_command_left_running_ends_with_it(host: Host) -> None:
     eventually(lambda: not pids_with("4711"))
 
 
+@pytest.mark.slow
 def test_an_interruption_before_the_start_means_the_command_never_runs(host: Host) -> None:
     process = host.start(
         ["echo", "ran"], "--pause", host.directory / "never", "--plan", host.directory / "plan"
@@ -179,6 +181,7 @@ def test_traces_without_a_lock_file_are_cleared_too(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_what_a_live_instance_has_is_left_alone(host: Host) -> None:
     process = started(host, "living")
     (host.state / "pins" / "run-0").mkdir(parents=True)

@@ -168,6 +168,7 @@ def test_an_interactive_shell_inside_has_job_control_of_its_own(
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_hanging_up_the_terminal_ends_the_command(console: Consoles, host: Host) -> None:
     screen = console(["sh", "-c", "echo up; exec sleep 1000"])
     screen.expect("up")

@@ -74,6 +74,7 @@ def test_the_sandbox_takes_the_uplinks_mtu(host: Host) -> None:
     assert host.run(["cat", "/sys/class/net/eth0/mtu"]).stdout == "1380\n"
 
 
+@pytest.mark.slow
 def test_the_host_side_is_there_before_the_command_is_started(host: Host) -> None:
     go = host.directory / "go"
     process = host.start(["echo", "ran"], "--pause", go, "--plan", host.directory / "plan")
@@ -106,6 +107,7 @@ def test_eight_at_once_each_have_a_network_of_their_own(host: Host) -> None:
     assert host.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_host_whose_firewall_drops_what_it_forwards_still_serves_the_sandbox(host: Host) -> None:
     rules = (
         "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
