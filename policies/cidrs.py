@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from policies.labels import Network
 
@@ -45,3 +46,12 @@ def contains(outer: Network, inner: Network) -> bool:
         return False
     shift = outer.max_prefixlen - outer.prefixlen
     return int(outer.network_address) >> shift == int(inner.network_address) >> shift
+
+
+def longest_match(
+    prefixes: Iterable[Network], address: IPv4Address | IPv6Address
+) -> Network | None:
+    """The longest of the prefixes that holds the address."""
+    host = ip_network(address)
+    inside = [prefix for prefix in prefixes if contains(prefix, host)]
+    return max(inside, key=lambda prefix: prefix.prefixlen, default=None)

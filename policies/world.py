@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import ip_network
 from typing import Final
 
 from policies.applied import DirectionRules, applied_rules
-from policies.cidrs import contains
+from policies.cidrs import longest_match
 from policies.cluster import (
     Address,
     Cluster,
@@ -288,7 +287,7 @@ class World:
         """
         first = _FIRST_NODE if identity >= _FIRST_NODE else _FIRST_ENDPOINT
         for address in addresses:
-            prefix = _longest(self._blocks, address)
+            prefix = longest_match(self._blocks, address)
             if prefix is not None:
                 labels = self.identities[identity] | ip_block_labels(prefix)
                 return self._allocate(labels, first)
@@ -297,7 +296,7 @@ class World:
     def _at(self, address: Address) -> tuple[Identity, ...]:
         if address in self._by_address:
             return (self._inside(self._by_address[address], (address,)),)
-        prefix = _longest(self._cidrs, address)
+        prefix = longest_match(self._cidrs, address)
         if prefix is not None:
             outer = self._numbers[cidr_labels(prefix)]
         else:
@@ -324,9 +323,3 @@ def _node_labels(node: Node) -> Labels:
 
 def _unique(prefixes: Iterable[Network]) -> list[Network]:
     return list(dict.fromkeys(prefixes))
-
-
-def _longest(prefixes: Iterable[Network], address: Address) -> Network | None:
-    host = ip_network(address)
-    inside = [prefix for prefix in prefixes if contains(prefix, host)]
-    return max(inside, key=lambda prefix: prefix.prefixlen, default=None)

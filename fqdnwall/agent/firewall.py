@@ -65,9 +65,10 @@ from policies import (
     fqdn_labels,
 )
 from policies import Subject as PolicySubject
+from policies.cidrs import longest_match
 from policies.identity import HOST, WORLD_IPV4, WORLD_IPV6
 from policies.incremental import PolicySet, Resolver, policy_key
-from policies.labels import RESERVED_LABELS
+from policies.labels import RESERVED_LABELS, ip_block_labels
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -402,6 +403,7 @@ class Firewall:
         """Identities for all that is spoken of; the ipcache that is wanted."""
         resolved = [each.resolved() for each in self._resolver.policy_sets()]
         prefixes = {prefix for each in resolved for prefix in each.cidrs}
+        blocks = {prefix for each in resolved for prefix in each.ip_blocks}
         expected = {
             labels
             for each in resolved
@@ -415,15 +417,28 @@ class Firewall:
                 prefix: self.allocator.allocate(cidr_labels(prefix), Scope.LOCAL)
                 for prefix in sorted(prefixes, key=lambda p: (p.version, p))
             },
-            self._wanted.hosts,
-            HOST,
-            {address: endpoint.identity for address, endpoint in self._by_address.items()},
+            {address: self._placed(HOST, address, blocks) for address in self._wanted.hosts},
+            {
+                address: self._placed(endpoint.identity, address, blocks)
+                for address, endpoint in self._by_address.items()
+            },
             {
                 address: self.allocator.allocate(_resolver_labels(address), Scope.LOCAL)
                 for address in self._wanted.resolvers
             },
             self._wanted.stubs,
         )
+
+    def _placed(self, identity: Identity, address: Address, blocks: Set[Network]) -> Identity:
+        """Whose address it is: with the ``ipBlock`` of some policy that holds it, if one does.
+
+        Never one of the local scope, by which the datapath knows what is outside.
+        """
+        block = longest_match(blocks, address)
+        if block is None:
+            return identity
+        labels = self.allocator.labels_of(identity) | ip_block_labels(block)
+        return self.allocator.allocate(labels, Scope.CLUSTER)
 
     def _introduce(self) -> bool:
         """Whether identities are new to the policies.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from fqdnwall.datapath.layouts import (
@@ -37,8 +37,7 @@ def prefix_of(key: IpcacheKey) -> Network:
 
 def desired(
     cidrs: Mapping[Network, Identity],
-    hosts: Iterable[Address],
-    host: Identity,
+    hosts: Mapping[Address, Identity],
     endpoints: Mapping[Address, Identity],
     resolvers: Mapping[Address, Identity],
     stubs: Container[Address] = (),
@@ -51,7 +50,7 @@ def desired(
     found = {prefix: i for prefix, i in cidrs.items() if not _is_mapped(prefix)}
     if any(isinstance(prefix, IPv6Network) and MAPPED.subnet_of(prefix) for prefix in found):
         found.setdefault(ip_network("0.0.0.0/0"), WORLD_IPV4)
-    found |= {ip_network(address): host for address in hosts}
+    found |= {ip_network(address): identity for address, identity in hosts.items()}
     found |= {ip_network(address): identity for address, identity in endpoints.items()}
     found |= {ip_network(address): identity for address, identity in resolvers.items()}
     flags = {ip_network(address): IpcacheFlag.STUB for address in resolvers if address in stubs}

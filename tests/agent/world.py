@@ -46,6 +46,20 @@ def policy(name: str, app: str, body: str) -> Policy:
     return result.policies[0]
 
 
+def network_policy(name: str, app: str, block: str, *excepted: str) -> Policy:
+    """A Kubernetes NetworkPolicy that lets ``app`` reach an ``ipBlock``."""
+    without = f", except: [{', '.join(excepted)}]" if excepted else ""
+    text = (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
+        f"metadata: {{name: {name}, namespace: default}}\nspec:\n"
+        f"  podSelector: {{matchLabels: {{app: {app}}}}}\n  policyTypes: [Egress]\n"
+        f"  egress: [{{to: [{{ipBlock: {{cidr: {block}{without}}}}}]}}]\n"
+    )
+    result = parse_policies(text, name)
+    assert not result.errors, result.errors
+    return result.policies[0]
+
+
 DNS = (
     '{toEndpoints: [{matchLabels: {"k8s:io.kubernetes.pod.namespace": kube-system, '
     '"k8s:k8s-app": kube-dns}}], toPorts: [{ports: [{port: "53", protocol: ANY}], '
@@ -65,6 +79,8 @@ POLICIES = (
         "a",
         "egress: [{toEntities: [all]}]\n  egressDeny: [{toEndpoints: [{matchLabels: {app: b}}]}]",
     ),
+    network_policy("block", "b", "172.16.0.0/16", "172.16.0.2/32"),
+    network_policy("blocks", "a", "0.0.0.0/0", "198.51.100.0/24"),
     policy("ports", "b", "egress: [{toPorts: [{ports: [{port: '80', endPort: 90}]}]}]"),
 )
 SUBJECTS = {

@@ -20,8 +20,7 @@ def wanted(
 ) -> dict[str, int]:
     found = desired(
         {ip_network(text): Identity(number) for text, number in (cidrs or {}).items()},
-        [ip_address(text) for text in hosts],
-        HOST,
+        {ip_address(text): HOST for text in hosts},
         {ip_address(text): Identity(number) for text, number in (endpoints or {}).items()},
         {ip_address(text): Identity(number) for text, number in (resolvers or {}).items()},
     )

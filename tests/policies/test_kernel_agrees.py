@@ -42,7 +42,7 @@ from policies.cluster import Address, AddressRef, EndpointRef, EntityRef, Flow, 
 from policies.clusterfile import CLUSTER_FIELDS, PROTOCOLS, read_cluster
 from policies.document import from_value
 from policies.entries import NO_RULE, Entry, ProxyKind, Resolved, Verdict, lookup
-from policies.identity import HOST, Direction, Identity, Protocol
+from policies.identity import Direction, Identity, Protocol
 from policies.labels import CIDR, FQDN, cidr_labels
 from policies.parse import parse_policy_objects
 from policies.reader import Field, Problems
@@ -100,7 +100,7 @@ class Kernel:
                 os.close(fd)
 
     def put_prefixes(self, cidrs: dict[Any, Identity], members: dict[Address, Identity]) -> None:
-        wanted = desired(cidrs, (), HOST, members, {})
+        wanted = desired(cidrs, {}, members, {})
         for key in self._ipcache - wanted.keys():
             self.bench.maps.ipcache.delete(key)
         self.bench.maps.ipcache.put_many(wanted.items())
