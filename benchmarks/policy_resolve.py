@@ -1,13 +1,14 @@
 """How long policy takes: from cold, for one more identity, for one changed policy; and its memory.
 
     python -m benchmarks.policy_resolve [--policies N] [--identities N] [--endpoints N]
-                                        [--shape spread|dense] [--json]
+                                        [--shape spread|dense|prefixes|list] [--json]
 
 *spread*: a policy selects the pods of one app of its namespace, as most do. *dense*: a third of
 them select by a label that runs across the namespace, or the whole namespace, so that every
-endpoint has many policies, and almost every one a set of its own. "All maps" is every table of
-every set; the entries that a kernel would hold are counted, and the time to write them all out is
-given apart.
+endpoint has many policies, and almost every one a set of its own. *prefixes*: as many policies, and
+all that each says is ten prefixes, one of them with an exception; each prefix is an identity too.
+*list*: one policy with the ten prefixes of each of these. "All maps" is every table of every set;
+the entries that a kernel would hold are counted, and the time to write them all out is given apart.
 
 One core, no kernel, nothing cached before the first policy. Times are of the processor, so that
 what else runs does not count. After the start what exists is taken out of the garbage collector's
@@ -46,6 +47,7 @@ NAMESPACES = 20
 APPS = 40
 TIERS = 5
 SELECTORS = 200
+SHAPES = ("spread", "dense", "prefixes", "list")
 
 
 @dataclass(slots=True)
@@ -64,6 +66,10 @@ class Figures:
     write_out: float = 0.0
     identity_median: float = 0.0
     identity_worst: float = 0.0
+    prefix_median: float = 0.0
+    prefix_worst: float = 0.0
+    removal_median: float = 0.0
+    removal_worst: float = 0.0
     policy_median: float = 0.0
     policy_worst: float = 0.0
     sets_of_a_policy_most: int = 0
@@ -74,9 +80,10 @@ class Figures:
 class Scenery:
     """Draws a cluster and its policies, the same for the same seed."""
 
-    def __init__(self, shape: str, seed: int = 1) -> None:
+    def __init__(self, shape: str, policies: int, seed: int = 1) -> None:
         self._random = random.Random(seed)
         self._dense = shape == "dense"
+        self.policies = policies
 
     def pod(self, number: int) -> tuple[Labels, str]:
         home = self._random.randrange(NAMESPACES)
@@ -148,6 +155,52 @@ class Scenery:
         return f"toPorts: [{{ports: [{{port: '{first}', protocol: TCP}}]}}]"
 
 
+class PrefixScenery(Scenery):
+    """Policies about prefixes: nine in ten single addresses, the others nets that hold many."""
+
+    def __init__(self, shape: str, policies: int, seed: int = 1) -> None:
+        super().__init__(shape, policies, seed)
+        self.policies = 1 if shape == "list" else policies
+        self._rules = policies if shape == "list" else 1
+        self._spoken_of: dict[str, None] = {}
+
+    def identities(self, count: int) -> dict[Identity, Labels]:
+        """Pods, and the prefixes that the policies drawn so far speak of."""
+        found = {Identity(1000 + number): self.pod(number)[0] for number in range(count)}
+        first = Identity(0x0100_0000)
+        for number, text in enumerate(self._spoken_of):
+            found[Identity(first + number)] = cidr_labels(ip_network(text))
+        return found
+
+    def policy(self, number: int) -> str:
+        pick = self._random.randrange
+        subject = "" if self._rules > 1 else f"matchLabels: {{app: app{pick(APPS)}}}"
+        lines = [
+            "apiVersion: cilium.io/v2",
+            "kind: CiliumNetworkPolicy",
+            f"metadata: {{name: p{number}, namespace: ns{pick(NAMESPACES)}}}",
+            "spec:",
+            f"  endpointSelector: {{{subject}}}",
+            "  egress:",
+        ]
+        for _ in range(self._rules):
+            plain = ", ".join(self._prefix() for _ in range(9))
+            lines.append(f"  - {{toCIDR: [{plain}], {self._ports(443)}}}")
+            net = f"198.{pick(64)}.{pick(256)}.0/24"
+            hole = net.replace(".0/24", f".{pick(256)}/32")
+            self._spoken_of |= {net: None, hole: None}
+            lines.append(f"  - {{toCIDRSet: [{{cidr: {net}, except: [{hole}]}}]}}")
+        return "\n".join(lines) + "\n"
+
+    def _prefix(self) -> str:
+        pick = self._random.randrange
+        text = f"198.{pick(64)}.{pick(256)}.{pick(256)}/32"
+        if pick(10) == 0:
+            text = f"198.{pick(64)}.0.0/16" if pick(10) == 0 else f"2001:db8:{pick(65536):x}::/48"
+        self._spoken_of[text] = None
+        return text
+
+
 def measure(
     shape: str,
     policies: int,
@@ -156,9 +209,10 @@ def measure(
     say: Callable[[str], None] = lambda _: None,
 ) -> Figures:
     """All figures of one shape."""
-    scenery = Scenery(shape)
-    figures = Figures(shape, policies, identities, endpoints)
-    text = "---\n".join(scenery.policy(number) for number in range(policies))
+    kind = Scenery if shape in ("spread", "dense") else PrefixScenery
+    scenery = kind(shape, policies)
+    figures = Figures(shape, scenery.policies, identities, endpoints)
+    text = "---\n".join(scenery.policy(number) for number in range(scenery.policies))
     say("parse")
     started = time.process_time()
     result = parse_policies(text, "benchmark")
@@ -166,6 +220,7 @@ def measure(
     if result.errors:
         raise RuntimeError(f"{result.errors[0]}")
     known = scenery.identities(identities)
+    figures.identities = len(known)
     subjects = [Subject(*scenery.pod(number)) for number in range(endpoints)]
     gc.collect()
     before = _resident_megabytes()
@@ -195,10 +250,25 @@ def measure(
         for n in range(figures.samples)
     ]
     figures.identity_median, figures.identity_worst = statistics.median(times), max(times)
+    say("one more prefix")
+    times = []
+    for n in range(figures.samples):
+        labels = cidr_labels(ip_network((0xC6000000 + n * 4001, 32)))
+        times.append(
+            _timed(lambda n=n, of=labels: resolver.add_identity(Identity(8_000_000 + n), of))
+        )  # type: ignore[misc]
+    figures.prefix_median, figures.prefix_worst = statistics.median(times), max(times)
+    say("one identity less")
+    times = [
+        _timed(lambda n=n: resolver.remove_identity(Identity(8_000_000 + n)))  # type: ignore[misc]
+        for n in range(figures.samples)
+    ]
+    figures.removal_median, figures.removal_worst = statistics.median(times), max(times)
     say("one changed policy")
     times = []
-    for number in range(figures.samples):
-        changed = _renamed(scenery.policy(number * 3), result.policies[number * 3])
+    for sample in range(figures.samples):
+        number = sample * 3 % scenery.policies
+        changed = _renamed(scenery.policy(number), result.policies[number])
         # How many sets a policy reaches is what its change costs.
         reached = sum(
             any(policy.name == changed.name for policy, _ in policy_set.chosen)
@@ -239,10 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--policies", type=int, default=1000)
     parser.add_argument("--identities", type=int, default=5000)
     parser.add_argument("--endpoints", type=int, default=250)
-    parser.add_argument("--shape", choices=("spread", "dense"), action="append")
+    parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
-    for shape in chosen.shape or ("spread", "dense"):
+    for shape in chosen.shape or SHAPES:
         found = measure(
             shape,
             chosen.policies,

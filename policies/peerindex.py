@@ -1,4 +1,4 @@
-"""Which identities a peer selects, found through indexes by label rather than by asking each.
+"""Which identities a peer selects, found through indexes rather than by asking each.
 
 The index is fed one identity at a time, and keeps the answers it has given up to date, so that a
 new identity costs one look at each selector in use and nothing for the identities that were there.
@@ -40,6 +40,7 @@ from policies.model import (
     Peer,
     ServicePeer,
 )
+from policies.prefixes import PrefixMap
 
 _CLUSTER_ENTITIES = (
     "host",
@@ -76,13 +77,13 @@ class PeerIndex:
         self.labels: dict[Identity, Labels] = {}
         self._by_value: dict[tuple[str, str, str], set[Identity]] = {}
         self._by_key: dict[tuple[str, str], set[Identity]] = {}
-        self._by_prefix: dict[tuple[str, Network], set[Identity]] = {}
+        self._by_prefix = {CIDR: PrefixMap[set[Identity]](), IPBLOCK: PrefixMap[set[Identity]]()}
         self._foreign: set[Identity] = set()
         self._answers: dict[Peer, set[Identity]] = {}
-        # Where to look for the peers that could know a new identity: by a label that they need,
-        # by any prefix, or without such a hold.
+        # Where to look for the peers that could know an identity: by a label that they need, by
+        # the prefix that they are about, or without such a hold.
         self._needing: dict[tuple[str, str, str], dict[Peer, None]] = {}
-        self._any_prefix: dict[Peer, None] = {}
+        self._about = PrefixMap[dict[Peer, None]]()
         self._unspecific: dict[Peer, None] = {}
         for identity, labels in identities.items():
             self._index(identity, labels)
@@ -107,16 +108,14 @@ class PeerIndex:
             del self._answers[peer]
             for place in self._places(peer):
                 place.pop(peer, None)
+            if isinstance(peer, CidrPeer) and not self._about.get(peer.cidr):
+                self._about.drop(peer.cidr)
+        self._needing = {key: found for key, found in self._needing.items() if found}
 
     def add(self, identity: Identity, labels: Labels) -> list[Peer]:
         """Take in a new identity; returns the peers that select it."""
         self._index(identity, labels)
-        asked = dict(self._unspecific)
-        if _prefixes(labels):
-            asked.update(self._any_prefix)
-        for key in _value_keys(labels):
-            asked.update(self._needing.get(key, {}))
-        chosen = [peer for peer in asked if self.selects(peer, labels)]
+        chosen = [peer for peer in self._asked(labels) if self.selects(peer, labels)]
         for peer in chosen:
             self._answers[peer].add(identity)
         return chosen
@@ -128,13 +127,27 @@ class PeerIndex:
             _discard(self._by_value, key, identity)
         for pair in _key_keys(labels):
             _discard(self._by_key, pair, identity)
-        for place in _prefixes(labels):
-            _discard(self._by_prefix, place, identity)
+        for source, prefix in _prefixes(labels):
+            members = self._by_prefix[source].get(prefix)
+            if members is not None:
+                members.discard(identity)
+                if not members:
+                    self._by_prefix[source].drop(prefix)
         self._foreign.discard(identity)
-        chosen = [peer for peer, answer in self._answers.items() if identity in answer]
+        chosen = [peer for peer in self._asked(labels) if identity in self._answers[peer]]
         for peer in chosen:
             self._answers[peer].discard(identity)
         return chosen
+
+    def _asked(self, labels: Labels) -> dict[Peer, None]:
+        """The peers with an answer that could know an identity with these labels."""
+        asked = dict(self._unspecific)
+        for _, prefix in _prefixes(labels):
+            for peers in self._about.holding(prefix):
+                asked.update(peers)
+        for key in _value_keys(labels):
+            asked.update(self._needing.get(key, {}))
+        return asked
 
     def selects(self, peer: Peer, labels: Labels) -> bool:
         """The same question for one set of labels. References must have been expanded."""
@@ -156,7 +169,10 @@ class PeerIndex:
     def _places(self, peer: Peer) -> list[dict[Peer, None]]:
         """Where a peer is put, to be found by the labels of identities that it could know."""
         if isinstance(peer, CidrPeer):
-            return [self._any_prefix]
+            about = self._about.get(peer.cidr)
+            if about is None:
+                self._about.put(peer.cidr, about := {})
+            return [about]
         keys: list[tuple[str, str, str]] = []
         if isinstance(peer, FqdnPeer):
             keys = [(FQDN, peer.selector.text, "")]
@@ -180,8 +196,11 @@ class PeerIndex:
             self._by_value.setdefault(key, set()).add(identity)
         for pair in _key_keys(labels):
             self._by_key.setdefault(pair, set()).add(identity)
-        for place in _prefixes(labels):
-            self._by_prefix.setdefault(place, set()).add(identity)
+        for source, prefix in _prefixes(labels):
+            members = self._by_prefix[source].get(prefix)
+            if members is None:
+                self._by_prefix[source].put(prefix, members := set())
+            members.add(identity)
         if self._is_foreign(labels):
             self._foreign.add(identity)
 
@@ -192,12 +211,7 @@ class PeerIndex:
                 found -= self._foreign
             return found
         if isinstance(peer, CidrPeer):
-            return {
-                identity
-                for (source, prefix), members in self._by_prefix.items()
-                if _in_cidr(peer, source, prefix)
-                for identity in members
-            }
+            return self._by_cidr(peer)
         if isinstance(peer, FqdnPeer):
             return set(self._by_value.get((FQDN, peer.selector.text, ""), ()))
         if isinstance(peer, EntityPeer):
@@ -207,6 +221,17 @@ class PeerIndex:
             return {i for i in nodes if peer.selector.matches(self.labels[i])}
         _refuse_unexpanded(peer)
         return set()
+
+    def _by_cidr(self, peer: CidrPeer) -> set[Identity]:
+        found: set[Identity] = set()
+        for source in (CIDR, IPBLOCK) if peer.inside else (CIDR,):
+            prefixes = self._by_prefix[source]
+            members = dict(prefixes.inside(peer.cidr))
+            for excepted in peer.excepts:
+                for place, _ in prefixes.inside(excepted):
+                    members.pop(place, None)
+            found.update(*members.values())
+        return found
 
     def _by_selector(self, selector: Selector) -> set[Identity]:
         found: set[Identity] | None = None

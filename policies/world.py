@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from ipaddress import ip_network
 from typing import Final
 
 from policies.applied import DirectionRules, applied_rules
-from policies.cidrs import longest_match
 from policies.cluster import (
     Address,
     Cluster,
@@ -70,6 +70,7 @@ from policies.labels import (
 from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
+from policies.prefixes import PrefixMap
 from policies.resolve import addresses_need_one_identity, resolve
 
 ENTITY_IDENTITY: Final[Mapping[str, Identity]] = {
@@ -136,9 +137,13 @@ class World:
             name: self._allocate(_node_labels(node), _FIRST_NODE)
             for name, node in cluster.nodes.items()
         }
-        self._selectors, self._cidrs, self._blocks = self._mentioned()
-        for prefix in self._cidrs:
-            self._allocate(cidr_labels(prefix), _FIRST_LOCAL)
+        self._selectors, cidrs, blocks = self._mentioned()
+        self._cidrs: PrefixMap[Identity] = PrefixMap()
+        for prefix in cidrs:
+            self._cidrs.put(prefix, self._allocate(cidr_labels(prefix), _FIRST_LOCAL))
+        self._blocks: PrefixMap[Labels] = PrefixMap()
+        for prefix in blocks:
+            self._blocks.put(prefix, ip_block_labels(prefix))
         self._one_identity = addresses_need_one_identity(self.policies)
         self._by_address = self._addresses()
         for addresses in (self._by_address, *cluster.names.values()):
@@ -287,20 +292,16 @@ class World:
         """
         first = _FIRST_NODE if identity >= _FIRST_NODE else _FIRST_ENDPOINT
         for address in addresses:
-            prefix = longest_match(self._blocks, address)
-            if prefix is not None:
-                labels = self.identities[identity] | ip_block_labels(prefix)
-                return self._allocate(labels, first)
+            block = next(self._blocks.holding(ip_network(address)), None)
+            if block is not None:
+                return self._allocate(self.identities[identity] | block, first)
         return identity
 
     def _at(self, address: Address) -> tuple[Identity, ...]:
         if address in self._by_address:
             return (self._inside(self._by_address[address], (address,)),)
-        prefix = longest_match(self._cidrs, address)
-        if prefix is not None:
-            outer = self._numbers[cidr_labels(prefix)]
-        else:
-            outer = WORLD_IPV4 if address.version == 4 else WORLD_IPV6
+        whole = WORLD_IPV4 if address.version == 4 else WORLD_IPV6
+        outer = next(self._cidrs.holding(ip_network(address)), whole)
         names = [name for name, found in self.cluster.names.items() if address in found]
         if self._one_identity:
             texts = [text for name in names for text in self._texts(name)]
