@@ -26,6 +26,7 @@ run_pytest() { # live, and into the log
 
 failed=()
 echo "${bold}checks${plain}"
+"$bin/python" -m tests.lab.leftovers clear # of labs that were killed, before the machine is looked at
 stage "machine before" "$bin/python" -m tests.lab.leftovers save "$before"
 stage "ruff check" "$bin/ruff" check . || failed+=("ruff check")
 stage "ruff format" "$bin/ruff" format --check . || failed+=("ruff format")

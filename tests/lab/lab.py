@@ -77,11 +77,13 @@ class Lab:
         self.close()
 
     def _build(self) -> None:
-        self.directory.mkdir(parents=True)
-        lock = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        unlocked = DIRECTORY / f"new.{self.id.replace('-', '.')}"  # no lab yet to clear_leftovers
+        unlocked.mkdir(parents=True)
+        lock = os.open(unlocked, os.O_RDONLY | os.O_CLOEXEC)
         self._teardown.callback(os.close, lock)
         self._teardown.callback(self._remove_directory)
         fcntl.flock(lock, fcntl.LOCK_EX)
+        unlocked.rename(self.directory)
         self.resolv_conf.write_text("".join(f"nameserver {ip}\n" for ip in self.resolvers))
         self.certificates = certificates.issue(
             self.directory,
@@ -248,21 +250,30 @@ def clear_leftovers() -> list[str]:
     """
     cleared = []
     for directory in DIRECTORY.glob("*-*"):
-        lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if is_in_use(directory):
             continue
-        else:
-            for pid in _marked(directory.name):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                cleared.append(f"process {pid}")
-            shutil.rmtree(directory, ignore_errors=True)
-            cleared.append(str(directory))
-        finally:
-            os.close(lock)
+        for pid in _marked(directory.name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            cleared.append(f"process {pid}")
+        shutil.rmtree(directory, ignore_errors=True)
+        cleared.append(str(directory))
     return cleared
+
+
+def is_in_use(directory: Path) -> bool:
+    """Whether the lab of this directory lives."""
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _marked(lab_id: str) -> list[int]:

@@ -5,9 +5,10 @@
     assert not Machine.seen().beyond(before)
 
 Seen are: named namespaces; links, addresses, rules, routes and nftables tables of one network
-namespace; pins under /sys/fs/bpf; mounts; files under the run directories; forwarding settings; and
-the processes that carry this run's mark. `setup/verify.sh` puts the mark, FQDNWALL_TEST_RUN, in the
-environment of pytest, so everything that a test starts carries it, and nothing else does.
+namespace; pins under /sys/fs/bpf; mounts; files under the run directories, but for those of labs
+that somebody is using; forwarding settings; and the processes that carry this run's mark.
+`setup/verify.sh` puts the mark, FQDNWALL_TEST_RUN, in the environment of pytest, so everything that
+a test starts carries it, and nothing else does.
 
     python -m tests.lab.leftovers save FILE | compare FILE | clear
 """
@@ -26,12 +27,13 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
+from tests.lab.lab import DIRECTORY as LABS
 from tests.lab.lab import MARK as LAB_MARK
-from tests.lab.lab import Lab, clear_leftovers
+from tests.lab.lab import Lab, clear_leftovers, is_in_use
 from tests.lab.namespaces import Namespace
 
 MARK = "FQDNWALL_TEST_RUN"
-RUN_DIRECTORIES = (Path("/run/fqdnwall"), Path("/run/fqwlab"))
+RUN_DIRECTORY = Path("/run/fqdnwall")
 BPFFS = Path("/sys/fs/bpf")
 NETNS_DIRECTORY = Path("/run/netns")
 AUTOMATIC = ("fe80:", "ff00:")
@@ -142,7 +144,8 @@ def _network() -> Iterator[str]:
 def _files() -> Iterator[str]:
     for path in _sorted_glob(NETNS_DIRECTORY, "*"):
         yield f"namespace {path.name}"
-    for directory in RUN_DIRECTORIES:
+    labs = (path for path in _sorted_glob(LABS, "*") if not is_in_use(path))
+    for directory in (RUN_DIRECTORY, *labs):
         yield from (f"file {path}" for path in _sorted_glob(directory, "**/*") if not path.is_dir())
     for path in (*_sorted_glob(BPFFS, "*"), *_sorted_glob(BPFFS, "fqdnwall/*")):
         if path.suffix != ".debug":
