@@ -16,6 +16,7 @@ fqdnwall, this process or init dies, the kernel kills everything in the pid name
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -82,7 +83,9 @@ class Channel:
         self.pending = b""
 
     def send(self, **message: Any) -> None:
-        self.socket.sendall(json.dumps(message).encode() + b"\n")
+        """Nothing happens when the other side is gone: then there is nobody to tell."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
         """The next message; None when the other side is gone."""

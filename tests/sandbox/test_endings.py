@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import fqdnwall.sandbox.child
 from fqdnwall.netlink import links, sysctl
 from fqdnwall.sandbox.signals import CAUGHT
 from tests.sandbox.host import SERVER4, Host, alive, eventually, pids_with
 
 pytestmark = pytest.mark.kernel
+
+CHILD = Path(fqdnwall.sandbox.child.__file__)
 
 
 def long_lived(name: str) -> list[str]:
@@ -237,3 +243,20 @@ def test_descriptors_of_the_shell_are_handed_on_and_ours_are_not(host: Host) -> 
 def test_orphans_inside_are_reaped(host: Host) -> None:
     script = "for i in 1 2 3 4 5; do (sleep 0 &) ; done; sleep 0.2; ps -eo stat="
     assert "Z" not in host.run(["sh", "-c", script]).stdout
+
+
+def test_a_sandbox_that_nobody_waits_for_any_more_ends_without_a_word() -> None:
+    """As when fqdnwall fails early: its own message is all that a person is to read."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        fd = theirs.fileno()
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(CHILD), str(fd), str(os.getpid())],
+            pass_fds=(fd,),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == ("", "")
