@@ -80,17 +80,13 @@ venv_usable() {
 
 make_venv() {
   if ! venv_usable; then
-    rm -rf "$venv"
-    mkdir -p "$(dirname "$unfinished")"
-    touch "$unfinished"
-    "$system_python" -m venv --system-site-packages "$venv"
+    rm -rf "$venv" && mkdir -p "$(dirname "$unfinished")" && touch "$unfinished" &&
+      "$system_python" -m venv --system-site-packages "$venv" || return
   fi
-  touch "$unfinished"
-  rm -f "$stamp"
-  "$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$root/requirements.lock"
-  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e "$root"
-  venv_recipe >"$stamp"
-  rm -f "$unfinished"
+  touch "$unfinished" && rm -f "$stamp" || return
+  "$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$root/requirements.lock" || return
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e "$root" || return
+  venv_recipe >"$stamp" && rm -f "$unfinished"
 }
 
 mount_bpffs() { mount -t bpf -o mode=700 bpf /sys/fs/bpf; }

@@ -22,6 +22,7 @@ seconds_since() {
 say() { printf '  %-22s %s\n' "$1" "${*:2}"; }
 
 # stage NAME COMMAND...: runs COMMAND, its output in build/log/NAME.log; returns its status.
+# Where COMMAND is a function, `set -e` does not hold inside: its steps end it by `|| return`.
 stage() {
   local name=$1 started log status=0
   shift
