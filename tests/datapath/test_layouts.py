@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fqdnwall.datapath import layouts
 from fqdnwall.datapath.layout import U8, U16, U32, U64, Array, Be16, Layout, Octets, Scalar
+from fqdnwall.datapath.layouts.header import HEADER, STRUCTS, header
 
 SIZES = {
     "endpoint_address": 20,
@@ -54,15 +55,15 @@ def values(layout: type[Layout]) -> st.SearchStrategy[Any]:
 
 
 def test_the_header_is_what_the_module_generates() -> None:
-    assert layouts.HEADER.read_text() == layouts.header()
+    assert HEADER.read_text() == header()
 
 
 def test_sizes_are_those_that_the_maps_of_a_running_node_have() -> None:
-    known = {layout.C_NAME: layout.size() for layout in layouts.STRUCTS}
+    known = {layout.C_NAME: layout.size() for layout in STRUCTS}
     assert {name: known[name] for name in SIZES} == SIZES
 
 
-@pytest.mark.parametrize("layout", layouts.STRUCTS, ids=lambda layout: layout.C_NAME)
+@pytest.mark.parametrize("layout", STRUCTS, ids=lambda layout: layout.C_NAME)
 def test_what_is_packed_comes_back(layout: type[Layout]) -> None:
     @settings(deadline=None)
     @given(values(layout))
@@ -164,7 +165,7 @@ def test_the_compiler_refuses_a_map_whose_c_struct_has_another_size(tmp_path: Pa
     )
     assert result.returncode != 0
     assert "map learned" in result.stderr
-    assert "value of 64 bytes, layouts.py 20 and 16" in result.stderr
+    assert "value of 64 bytes, the layouts 20 and 16" in result.stderr
     assert not target.exists()
 
 
