@@ -26,6 +26,8 @@ class Node:
     box: Container
     transparent: bool = False
     """Whether DNS servers are to see the container's own address."""
+    kernel_dns: bool = True
+    """Whether the kernel settles DNS where it can, or the proxy all of it."""
     agent: subprocess.Popen[str] | None = None
 
     @property
@@ -36,7 +38,10 @@ class Node:
         """Starts an agent and waits for its API."""
         resolvers = [part for ip in self.lab.resolvers for part in ("--resolver", ip)]
         config = self.directory / "agent.yaml"
-        config.write_text(f"transparent-upstream: {str(self.transparent).lower()}\n")
+        config.write_text(
+            f"transparent-upstream: {str(self.transparent).lower()}\n"
+            f"kernel-dns: {str(self.kernel_dns).lower()}\n"
+        )
         options = [
             "--config",
             str(config),
