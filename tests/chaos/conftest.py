@@ -32,10 +32,12 @@ spec:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
+    """With DNS by the kernel, unless the test is parametrised with who settles it."""
+    by = getattr(request, "param", "kernel")
     with Lab() as lab:
         (tmp_path / "policies").mkdir()
-        node = Node(lab, tmp_path, lab.add_container("box"))
+        node = Node(lab, tmp_path, lab.add_container("box"), kernel_dns=by == "kernel")
         node.policy("chaos.yaml", POLICY)
         node.start()
         try:

@@ -2,7 +2,8 @@
 
 While an agent is dead, decided names are allowed, refused and learned by the kernel alone; while
 one starts, it takes over. So not one query for a decided name fails, not one connection to an
-address learned a moment before fails, and not one that is not allowed opens.
+address learned a moment before fails, and not one that is not allowed opens. By its nature this is
+the kernel's path alone: a proxy that is dead answers nobody.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ NAMES = ("api", "www", "brief", "v4only", "shared-a")
 CLOSED = ("203.0.113.11", "203.0.113.90")
 
 
-def test_twenty_kills_under_load_cost_no_query_and_no_connection(node: Node) -> None:
+def test_twenty_kills_under_load_cost_the_kernels_dns_no_query_and_no_connection(
+    node: Node,
+) -> None:
     loads = Loads(node)
     chance = random.Random(1)
     end = time.monotonic() + SECONDS - 5

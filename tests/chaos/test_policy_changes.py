@@ -1,4 +1,7 @@
-"""Policies change while ten thousand queries a second pass, and no query is lost or misjudged."""
+"""Policies change while queries pass, and no query is lost or misjudged.
+
+Ten thousand a second by the kernel, and what the proxy has room for by the proxy.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,27 @@ from tests.lab.node import Node
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
-QUERIES_A_SECOND = 10_000
-SECONDS = 20
+LOADS = {"kernel": (10_000, 20), "proxy": (2_000, 10)}
+"""Who settles DNS: queries a second, and for how many."""
 ALWAYS = ("api", "www", "brief", "v4only")
 NEVER = ("unlisted.example.org", "shared-b.example.org")
 
 
-def test_changing_policies_lose_no_query_and_refuse_no_allowed_name(node: Node) -> None:
+@pytest.mark.parametrize(
+    ("node", "rate", "seconds"), [(by, *load) for by, load in LOADS.items()], indirect=["node"]
+)
+def test_changing_policies_lose_no_query_and_refuse_no_allowed_name(
+    node: Node, rate: int, seconds: int
+) -> None:
     names = node.directory / "names"
     names.write_text("".join(f"{name}.example.com A\n" for name in ALWAYS))
     refused = node.directory / "refused"
     refused.write_text("".join(f"{name} A\n" for name in NEVER))
-    allowed = perf(node, str(names), QUERIES_A_SECOND)
-    denied = perf(node, str(refused), 500)
-    revisions = change_policies(node, time.monotonic() + SECONDS - 2)
+    allowed = perf(node, str(names), rate, seconds)
+    denied = perf(node, str(refused), 500, seconds)
+    revisions = change_policies(node, time.monotonic() + seconds - 2)
     out, other = allowed.communicate()[0], denied.communicate()[0]
-    assert revisions >= 10, "too few changes came into force"
+    assert revisions >= seconds // 2, "too few changes came into force"
     assert "Queries lost:         0 " in out, out
     assert "SERVFAIL" not in out, out
     assert "REFUSED" not in out, out
@@ -36,9 +44,9 @@ def test_changing_policies_lose_no_query_and_refuse_no_allowed_name(node: Node) 
     assert "NOERROR" not in other, other
 
 
-def perf(node: Node, names: str, rate: int) -> subprocess.Popen[str]:
+def perf(node: Node, names: str, rate: int, seconds: int) -> subprocess.Popen[str]:
     server = node.lab.resolvers[0]
-    line = ["dnsperf", "-s", server, "-d", names, "-Q", str(rate), "-l", str(SECONDS), "-c", "4"]
+    line = ["dnsperf", "-s", server, "-d", names, "-Q", str(rate), "-l", str(seconds), "-c", "4"]
     return node.box.namespace.start(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

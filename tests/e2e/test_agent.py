@@ -7,11 +7,13 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.lab import Lab
+from tests.lab.container import Container
 from tests.lab.guard import FQDNWALL
 from tests.lab.leftovers import Machine, Pins, wait_until_clean
 from tests.lab.node import Node, soon
@@ -36,25 +38,48 @@ NAMES_SAVED_WITHIN_SECONDS = 3.0
 """After this an agent that is killed leaves which name an address was learned for, too."""
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+@pytest.fixture(scope="module")
+def lab_with_box() -> Iterator[tuple[Lab, Container]]:
     with Lab() as lab:
-        (tmp_path / "policies").mkdir()
-        node = Node(lab, tmp_path, lab.add_container("box"))
-        node.policy("web.yaml", POLICY.format(name="web", app="web", allowed="api.example.com"))
-        before = Machine.seen_by(lab)
-        node.start()
-        pins = Pins.of(json.loads(node.ask("status", "-o", "json"))["instance"])
-        try:
-            yield node
-        finally:
-            done = lab.host.run([str(FQDNWALL), "cleanup", "--socket", str(node.socket)])
-        assert done.returncode == 0, done.stderr
-        assert wait_until_clean(before, lambda: Machine.seen_by(lab)) == []
-        assert not pins.exist
+        yield lab, lab.add_container("box")
 
 
-def test_a_container_reaches_what_its_policy_allows_and_nothing_else(node: Node) -> None:
+@pytest.fixture
+def node(lab_with_box: tuple[Lab, Container], tmp_path: Path) -> Iterator[Node]:
+    with running(Node(lab_with_box[0], tmp_path, lab_with_box[1])) as node:
+        yield node
+
+
+@pytest.fixture
+def node_both_ways(
+    lab_with_box: tuple[Lab, Container], tmp_path: Path, dns_by: str
+) -> Iterator[Node]:
+    """With DNS by the kernel and by the proxy."""
+    lab, box = lab_with_box
+    with running(Node(lab, tmp_path, box, kernel_dns=dns_by == "kernel")) as node:
+        yield node
+
+
+@contextmanager
+def running(node: Node) -> Iterator[Node]:
+    """With an agent, and with nothing of it left afterwards."""
+    lab = node.lab
+    (node.directory / "policies").mkdir()
+    node.policy("web.yaml", POLICY.format(name="web", app="web", allowed="api.example.com"))
+    before = Machine.seen_by(lab)
+    node.start()
+    pins = Pins.of(json.loads(node.ask("status", "-o", "json"))["instance"])
+    try:
+        yield node
+    finally:
+        done = lab.host.run([str(FQDNWALL), "cleanup", "--socket", str(node.socket)])
+    assert done.returncode == 0, done.stderr
+    assert wait_until_clean(before, lambda: Machine.seen_by(lab)) == []
+    assert not pins.exist
+
+
+def test_a_container_reaches_what_its_policy_allows_and_nothing_else(node_both_ways: Node) -> None:
+    node = node_both_ways
     assert node.fetch(CLOSED) == 0, "not under guard yet"
     node.guard()
     assert node.fetch(f"http://{API}/") == 28
@@ -81,7 +106,8 @@ def test_addresses_and_routes_of_the_container_are_not_touched(node: Node) -> No
     assert node.box.namespace.run(show).stdout == before
 
 
-def test_a_policy_file_that_changes_is_in_force_soon(node: Node) -> None:
+def test_a_policy_file_that_changes_is_in_force_soon(node_both_ways: Node) -> None:
+    node = node_both_ways
     node.guard()
     assert node.fetch(OTHER_URL) == 28
     node.policy("more.yaml", POLICY.format(name="more", app="web", allowed="www.example.com"))
@@ -99,7 +125,8 @@ def test_of_a_bad_policy_file_the_last_good_version_stays(node: Node) -> None:
     assert node.fetch(CLOSED) == 28
 
 
-def test_a_dead_agent_interrupts_nothing_and_opens_nothing(node: Node) -> None:
+def test_a_dead_agent_interrupts_nothing_and_opens_nothing(node_both_ways: Node) -> None:
+    node = node_both_ways
     node.guard()
     assert node.fetch(API_URL) == 0
     download = node.box.namespace.start(
@@ -114,7 +141,8 @@ def test_a_dead_agent_interrupts_nothing_and_opens_nothing(node: Node) -> None:
     assert int(download.communicate(timeout=10)[0]) > 250_000, "the download went on"
 
 
-def test_a_new_agent_takes_over_and_has_lost_nothing(node: Node) -> None:
+def test_a_new_agent_takes_over_and_has_lost_nothing(node_both_ways: Node) -> None:
+    node = node_both_ways
     node.guard()
     assert node.fetch(API_URL) == 0
     time.sleep(NAMES_SAVED_WITHIN_SECONDS)
@@ -133,7 +161,10 @@ def test_a_new_agent_takes_over_and_has_lost_nothing(node: Node) -> None:
     assert API in {address for entry in cached for address in entry["ips"]}
 
 
-def test_a_server_sees_the_containers_own_address_where_that_is_asked_for(node: Node) -> None:
+def test_a_server_sees_the_containers_own_address_where_that_is_asked_for(
+    node_both_ways: Node,
+) -> None:
+    node = node_both_ways
     assert node.agent is not None
     node.agent.terminate()
     node.agent.wait(10)
@@ -143,7 +174,8 @@ def test_a_server_sees_the_containers_own_address_where_that_is_asked_for(node: 
     assert node.fetch(API_URL) == 0
 
 
-def test_an_agent_that_ends_leaves_its_policy_in_force_until_clean_up(node: Node) -> None:
+def test_an_agent_that_ends_leaves_its_policy_in_force_until_clean_up(node_both_ways: Node) -> None:
+    node = node_both_ways
     node.guard()
     assert node.fetch(API_URL) == 0
     assert node.agent is not None

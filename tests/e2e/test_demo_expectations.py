@@ -1,4 +1,7 @@
-"""What the demo shows: under the example policy a client reaches what it allows, nothing else."""
+"""What the demo shows: under the example policy a client reaches what it allows, nothing else.
+
+With DNS by the kernel, as the demo has it, and by the proxy.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from tests.lab.expectations import POLICY_OPTIONS, errands, happened
 from tests.lab.guard import Session
 
 
-@pytest.fixture(scope="module")
-def session(shared_lab: Lab) -> Iterator[Session]:
-    with Session(shared_lab, POLICY_OPTIONS) as session:
+@pytest.fixture
+def session(shared_lab: Lab, dns_option: tuple[str, ...]) -> Iterator[Session]:
+    with Session(shared_lab, (*POLICY_OPTIONS, *dns_option)) as session:
         yield session
     assert session.exit_status == 0
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,10 +96,10 @@ spec:
 
 
 def test_the_report_tells_what_was_asked_learned_reached_and_dropped(
-    lab: Lab, tmp_path: Path
+    lab: Lab, tmp_path: Path, dns_option: tuple[str, ...]
 ) -> None:
     report_file = tmp_path / "report.json"
-    options = (*POLICY_OPTIONS, "--report", str(report_file))
+    options = (*POLICY_OPTIONS, *dns_option, "--report", str(report_file))
     with Session(lab, options) as session:
         reached = ("curl", "-4sS", "--cacert", str(lab.authority), "https://api.github.com/")
         assert session.do(reached).status == 0
@@ -118,10 +119,11 @@ def test_the_report_tells_what_was_asked_learned_reached_and_dropped(
 
 
 def test_audit_lets_everything_pass_and_reports_what_would_be_dropped(
-    lab: Lab, tmp_path: Path
+    lab: Lab, tmp_path: Path, dns_option: tuple[str, ...]
 ) -> None:
     report_file = tmp_path / "report.json"
-    with Session(lab, (*POLICY_OPTIONS, "--audit", "--report", str(report_file))) as session:
+    options = (*POLICY_OPTIONS, *dns_option, "--audit", "--report", str(report_file))
+    with Session(lab, options) as session:
         for url in ("https://unlisted.example.org/", "https://203.0.113.90/"):
             assert session.do(("curl", "-4sS", "--cacert", str(lab.authority), url)).status == 0
     report = json.loads(report_file.read_text())
@@ -158,9 +160,10 @@ def test_the_command_of_a_killed_guard_stays_fenced(lab: Lab) -> None:
     run_guarded(lab, QUIETLY, ("true",))
 
 
-def test_many_run_at_once_and_share_nothing(lab: Lab) -> None:
+def test_many_run_at_once_and_share_nothing(lab: Lab, dns_option: tuple[str, ...]) -> None:
     """What one looked up opens nothing for another."""
-    sessions = [Session(lab, (*ALLOW, "--allow", "www.example.com")) for _ in range(3)]
+    options = (*ALLOW, *dns_option, "--allow", "www.example.com")
+    sessions = [Session(lab, options) for _ in range(3)]
     try:
         for session in sessions:
             session.__enter__()
@@ -176,11 +179,25 @@ def test_many_run_at_once_and_share_nothing(lab: Lab) -> None:
     assert [session.exit_status for session in sessions] == [0] * len(sessions)
 
 
+def test_status_says_who_settles_dns(lab: Lab, dns_by: str, dns_option: tuple[str, ...]) -> None:
+    with Session(lab, (*ALLOW, *dns_option)) as session:
+        assert session.do(("dig", "+short", "api.example.com")).status == 0
+        assert session.do(("dig", "+short", "unlisted.example.org")).status == 0
+        dns = _status(session)["proxy"]["dns"]
+    assert dns["queries"] == 2
+    assert dns["by_kernel"] == (2 if dns_by == "kernel" else 0)
+
+
 def _instance(session: Session) -> str:
+    return str(_status(session)["instance"])
+
+
+def _status(session: Session) -> dict[str, Any]:
     status = subprocess.run(
         [FQDNWALL, "status", "--socket", session.socket, "-o", "json"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return str(json.loads(status.stdout)["instance"])
+    found: dict[str, Any] = json.loads(status.stdout)
+    return found
