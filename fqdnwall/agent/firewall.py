@@ -22,14 +22,14 @@ All calls are quick and never wait; none is safe to be called from two threads.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from fqdnwall.agent.inforce import PoliciesInForce, PolicyMap
+from fqdnwall.agent.inforce import PoliciesInForce, PolicyMap, by_identity
 from fqdnwall.agent.learning import Learning
+from fqdnwall.agent.moves import Move, is_outside, moves, own_labels, ways
 from fqdnwall.agent.recorded import Recorder
 from fqdnwall.agent.rulesets import RuleSets
 from fqdnwall.datapath.delta import delta
@@ -126,7 +126,6 @@ class Firewall:
             {labels: number for number, labels in self.recorder.identities.items()}
         )
         self._introduced: set[Identity] = set(RESERVED_LABELS)
-        self._known_in_force = {*RESERVED_LABELS, *self.recorder.identities}
         self._resolver = Resolver(RESERVED_LABELS, settings.options)
         self._in_force = PoliciesInForce(maps.policies)
         self._compiled: dict[PolicySet, tuple[Resolved, tuple[NameSelector, ...], PolicyMap]] = {}
@@ -314,7 +313,6 @@ class Firewall:
                 self._put(policy_set, entries)
             for number in users:
                 self.endpoints[number].resolved = resolved
-        self._known_in_force.add(identity)
 
     def _want(self, wanted: _Wanted) -> None:
         if wanted != self._wanted:
@@ -354,14 +352,17 @@ class Firewall:
             while self._introduce():  # a resolver's identity brings rules, and these their trees
                 wanted = self._allocate()
             change = delta(wanted, self._ipcache)
-            self._in_force.inherit(self._parents(change.put))
-            for key, value in change.put.items():
-                self.maps.ipcache.put(key, value)
-                self._ipcache[key] = value
+            moving = moves(change.put, change.delete, self.maps.ipcache.get, wanted)
+            meanwhile = self._prepare(moving)
+            for key in sorted((*change.put, *change.delete), key=_longest_first):
+                value = wanted.get(key) or self._ipcache[key]
+                self._say(key, replace(value, identity=meanwhile.get(key, value.identity)))
             self.learning.policies_change()
             self._settle()
             self.learning.policies_changed()
-            for key in change.delete:
+            for key, value in change.put.items():
+                self._say(key, value)
+            for key in sorted(change.delete, key=_longest_first, reverse=True):
                 self.maps.ipcache.delete(key)
                 del self._ipcache[key]
             self.rulesets.keep_only(
@@ -458,15 +459,37 @@ class Firewall:
             self._tell_resolver()
         return bool(new)
 
-    def _parents(self, new: Mapping[IpcacheKey, IpcacheValue]) -> dict[int, frozenset[int]]:
-        """For each identity that policies in force do not know, whose its addresses are now."""
-        found: defaultdict[int, set[int]] = defaultdict(set)
-        for key, value in new.items():
-            if value.identity not in self._known_in_force:
-                parent = self.maps.ipcache.get(key)
-                version = ipcache.prefix_of(key).version
-                found[value.identity].add(parent.identity if parent else _world(version))
-        return {identity: frozenset(parents) for identity, parents in found.items()}
+    def _say(self, key: IpcacheKey, value: IpcacheValue) -> None:
+        if self._ipcache.get(key) != value:
+            self.maps.ipcache.put(key, value)
+            self._ipcache[key] = value
+
+    def _prepare(self, moving: Mapping[IpcacheKey, Move]) -> Mapping[IpcacheKey, int]:
+        """What addresses are while policies are swapped, and let the former policies know it."""
+        sets = self._resolver.policy_sets()
+        changes = {
+            held: (by_identity(held.entries), by_identity(self._entries(policy_set)))
+            for policy_set in sets
+            for held in {self._in_force.of(int(name)) for name in policy_set.subjects}
+            if held is not None and held.entries != self._entries(policy_set)
+        }
+        found = ways(
+            moving,
+            {value.identity for value in self._ipcache.values()},
+            lambda one, two: all(old.get(one) == old.get(two) for old, _ in changes.values()),
+            lambda one, two: all(new.get(one) == new.get(two) for _, new in changes.values()),
+            self._own_identity,
+        )
+        self._introduce()
+        for held in changes:
+            self._in_force.inherit(held, found.parents)
+        return found.meanwhile
+
+    def _own_identity(self, move: Move) -> Identity:
+        both_outside = is_outside(move.former) and is_outside(move.wanted)
+        scope = Scope.LOCAL if both_outside else Scope.CLUSTER
+        labels = own_labels(move, self.allocator.labels_of(move.wanted))
+        return self.allocator.allocate(labels, scope)
 
     def _settle(self) -> None:
         """Every endpoint's policy as it is wanted."""
@@ -474,7 +497,6 @@ class Firewall:
         for policy_set in sets:
             self._put(policy_set, self._entries(policy_set))
         self._compiled = {each: self._compiled[each] for each in sets}
-        self._known_in_force = set(self._introduced)
 
     def _put(self, policy_set: PolicySet, entries: PolicyMap) -> None:
         resolved = policy_set.resolved()
@@ -576,7 +598,6 @@ class Firewall:
             if identity in self._introduced:
                 self._resolver.remove_identity(identity)
                 self._introduced.discard(identity)
-            self._known_in_force.discard(identity)
             self.recorder.forget_identity(identity)
             self.allocator.release(identity)
 
@@ -589,3 +610,7 @@ def _resolver_labels(address: Address) -> Labels:
     """A resolver is what cluster DNS policies select, and the address that it is."""
     prefix = IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
     return KUBE_DNS | cidr_labels(prefix)
+
+
+def _longest_first(key: IpcacheKey) -> int:
+    return -key.prefix_length

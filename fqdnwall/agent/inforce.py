@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from fqdnwall.datapath.layouts import PolicyKey, PolicyValue, Verdict
+from fqdnwall.datapath.layouts import PolicyKey, PolicyValue
 from fqdnwall.datapath.maps import MapFull, Policies
 
 PolicyMap = dict[PolicyKey, PolicyValue]
-
-_STRICTNESS = {Verdict.ALLOW: 0, Verdict.REDIRECT: 1, Verdict.DENY: 2}
 
 
 @dataclass(slots=True, eq=False)
@@ -85,33 +83,24 @@ class PoliciesInForce:
             self._add(held, new)
         return True
 
-    def inherit(self, parents: Mapping[int, Set[int]]) -> None:
-        """Judge addresses of new identities as they were judged before they had one.
-
-        ``parents`` are, for each new identity, those that its addresses have now. Where policy
-        differs among these, the stricter holds. Raises MapFull.
-        """
+    def inherit(self, held: Held, parents: Mapping[int, int]) -> None:
+        """Judge identities that no address has as others (``parents``) are. Raises MapFull."""
         if not parents:
             return
-        wanted = {parent for each in parents.values() for parent in each}
-        for held in self:
-            by_identity: defaultdict[int, PolicyMap] = defaultdict(dict)
-            for key, value in held.entries.items():
-                if key.identity in wanted:
-                    by_identity[key.identity][_rekeyed(key, 0)] = value
-            new: PolicyMap = {}
-            for identity, each in parents.items():
-                for key, value in _strictest([by_identity[p] for p in each]).items():
-                    new[_rekeyed(key, identity)] = value
-            self._add(held, {k: v for k, v in new.items() if held.entries.get(k) != v})
+        policies = by_identity(held.entries)
+        new = {
+            _rekeyed(key, identity): value
+            for identity, parent in parents.items()
+            for key, value in policies.get(parent, {}).items()
+        }
+        former = [_rekeyed(key, i) for i in parents for key in policies.get(i, {})]
+        self._remove(held, [key for key in former if key not in new])
+        self._add(held, {k: v for k, v in new.items() if held.entries.get(k) != v})
 
     def take(self, identities: Set[int]) -> None:
         """Forget identities that no address has any more."""
         for held in self:
-            gone = [key for key in held.entries if key.identity in identities]
-            self._policies.take(held.fd, gone)
-            for key in gone:
-                del held.entries[key]
+            self._remove(held, [key for key in held.entries if key.identity in identities])
 
     def remove(self, endpoint: int) -> None:
         """The endpoint is gone, and its policy with it."""
@@ -144,6 +133,11 @@ class PoliciesInForce:
         if not held.users:
             self._policies.close(held.fd)
 
+    def _remove(self, held: Held, keys: list[PolicyKey]) -> None:
+        self._policies.take(held.fd, keys)
+        for key in keys:
+            del held.entries[key]
+
     def _add(self, held: Held, new: PolicyMap) -> None:
         try:
             self._policies.add(held.fd, new.items())
@@ -160,13 +154,9 @@ def _rekeyed(key: PolicyKey, identity: int) -> PolicyKey:
     return PolicyKey(key.prefix_length, identity, key.direction, key.protocol, key.port)
 
 
-def _strictest(policies: Iterable[PolicyMap]) -> PolicyMap:
-    """What lets pass only what all of these let pass."""
-    every = list(policies)
-    found: PolicyMap = {}
-    for key in {key for policy in every for key in policy}:
-        values = [policy[key] for policy in every if key in policy]
-        strictest = max(values, key=lambda value: _STRICTNESS[Verdict(value.verdict)])
-        if len(values) == len(every) or strictest.verdict != Verdict.ALLOW:
-            found[key] = strictest
+def by_identity(entries: PolicyMap) -> Mapping[int, PolicyMap]:
+    """What each identity's entries say, under keys of no identity's."""
+    found: defaultdict[int, PolicyMap] = defaultdict(dict)
+    for key, value in entries.items():
+        found[key.identity][_rekeyed(key, 0)] = value
     return found

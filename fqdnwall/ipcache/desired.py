@@ -17,6 +17,7 @@ from policies.identity import WORLD_IPV4
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+ADDRESS_BITS = 128
 MAPPED_BITS = 96
 MAPPED = IPv6Network("::ffff:0:0/96")
 """As which the maps know IPv4."""
@@ -33,6 +34,19 @@ def prefix_of(key: IpcacheKey) -> Network:
     address = bytes_address(key.address)
     offset = MAPPED_BITS if address.version == 4 else 0
     return ip_network((address, key.prefix_length - offset))
+
+
+def longest_match(
+    table: Mapping[IpcacheKey, IpcacheValue], key: IpcacheKey
+) -> IpcacheValue | None:
+    """What the kernel finds of the addresses of ``key`` that no longer prefix speaks of."""
+    bits = int.from_bytes(key.address, "big")
+    for length in range(key.prefix_length, -1, -1):
+        bits = bits >> (ADDRESS_BITS - length) << (ADDRESS_BITS - length)
+        value = table.get(IpcacheKey(length, bits.to_bytes(16, "big")))
+        if value is not None:
+            return value
+    return None
 
 
 def desired(

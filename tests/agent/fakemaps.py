@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from fqdnwall.agent.moves import is_outside
 from fqdnwall.datapath.layouts import (
     EndpointAddress,
     EndpointFlag,
@@ -212,7 +213,10 @@ class FakeMaps:
 
     def _identities(self, info: EndpointInfo, remote: Address, now_ns: int) -> Iterator[int]:
         value = self.ipcache.get(IpcacheKey(128, address_bytes(remote)))
-        yield value.identity if value else 9 if remote.version == 4 else 10
+        identity = value.identity if value else 9 if remote.version == 4 else 10
+        yield identity
+        if not is_outside(identity):
+            return
         key = LearnedKey(info.scope, address_bytes(remote))
         for table in (self.learned, self.answers):
             learned = table.content.get(key)
