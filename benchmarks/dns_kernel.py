@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.figures import Row, percentile
 from fqdnwall.datapath import libbpf
-from fqdnwall.datapath.layouts import LearnedKey, LearnedSlot, LearnedValue, address_bytes
+from fqdnwall.datapath.layouts import DnsLearned, PlaceKey
 from tests.datapath import messages as m
 from tests.datapath import packets as p
 from tests.datapath.bench import CLIENT4, CLIENT6, SERVER4, SERVER6
@@ -177,14 +177,11 @@ def _slab_bytes() -> int:
 def _memory(dns: DnsBench) -> Iterator[Row]:
     """``slab`` is what the machine's memory lost meanwhile: others' changes are in it."""
     fd = dns.datapath.maps["answers"]
-    value = LearnedValue((LearnedSlot(1, 0, 1 << 62),) + (LearnedSlot(0, 0, 0),) * 3)
-    entries = [
-        (LearnedKey(7, address_bytes(f"100.{64 + (n >> 16)}.{n >> 8 & 255}.{n & 255}")), value)
-        for n in range(ENTRIES)
-    ]
+    value = DnsLearned(bytes(16), 1, 1, 1 << 62).pack()
+    entries = [(PlaceKey(n >> 15, n & 0x7FFF).pack(), value) for n in range(ENTRIES)]
     counted, slab = _memory_of(fd), _slab_bytes()
     for at in range(0, ENTRIES, MEMORY_PER_ENTRY_OVER):
-        dns.maps.answers.put_many(entries[at : at + MEMORY_PER_ENTRY_OVER])
+        libbpf.update_batch(fd, entries[at : at + MEMORY_PER_ENTRY_OVER])
     counted, slab = _memory_of(fd) - counted, _slab_bytes() - slab
     figures = {"counted": counted / ENTRIES, "slab": slab / ENTRIES}
     yield Row("memory of a learned address", "bytes", figures)

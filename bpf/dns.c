@@ -9,7 +9,8 @@
  *                  └ not what was asked ─▶ dropped
  *   error  ─▶ dns_error ─▶ about a query that waits for its answer: delivered
  */
-#include "lib/dns_answer.h"
+#include "lib/dns_exchange.h"
+#include "lib/dns_learn.h"
 #include "lib/verdict.h"
 
 static inline bool dns_event_allowed(struct flow *flow, struct node_config *settings)
@@ -93,25 +94,6 @@ static inline struct dns_place *find_place(struct dns_message *dns, u32 ruleset)
 	return below == 1 ? &node->places[1] : &node->places[2];
 }
 
-static inline bool note_exchange(struct flow *flow, struct dns_message *dns,
-				 struct dns_place *place)
-{
-	struct dns_exchange *exchange = &dns->exchange;
-	struct dns_exchange_key key;
-
-	exchange_key(&flow->key, dns->id, &key);
-	exchange->sent = flow->now;
-	exchange->identity = place->identity;
-	exchange->rule = place->rule;
-	exchange->type = dns->type;
-	exchange->name_size = dns->name_size;
-	exchange->edns = dns->edns;
-	exchange->dnssec_ok = dns->dnssec_ok;
-	exchange->pad = 0;
-	__builtin_memcpy(exchange->name, dns->key.name, sizeof(exchange->name));
-	return !exchange_store(&key, exchange);
-}
-
 static inline int refuse(struct __sk_buff *skb, struct scratch *scratch, struct dns_message *dns,
 			 struct node_config *settings)
 {
@@ -147,51 +129,15 @@ int dns_query(struct __sk_buff *skb)
 	place = find_place(dns, scratch->decision.ruleset);
 	if (!place)
 		return ask_proxy(skb, scratch, DNS_PATH_NO_TREE);
-	if (place->action == DNS_ALLOW && note_exchange(&scratch->flow, dns, place)) {
+	if (place->action == DNS_ALLOW) {
+		if (!note_exchange(&scratch->flow, dns, place))
+			return ask_proxy(skb, scratch, DNS_PATH_CROWDED);
 		count_dns(scratch->flow.endpoint.id, DNS_PATH_ALLOWED);
 		return pass(&scratch->flow);
 	}
 	if (place->action == DNS_REFUSE && !(scratch->flow.endpoint.flags & EP_AUDIT))
 		return refuse(skb, scratch, dns, settings);
 	return ask_proxy(skb, scratch, DNS_PATH_UNDECIDED);
-}
-
-static inline bool same_question(struct dns_message *dns, struct dns_exchange *exchange)
-{
-	u64 *asked = (u64 *)exchange->name;
-	u64 *told = (u64 *)dns->key.name;
-
-	if (dns->type != exchange->type || dns->name_size != exchange->name_size)
-		return false;
-	for (int i = 0; i < DNS_NAME_MAX / 8; i++) {
-		if (asked[i] != told[i])
-			return false;
-	}
-	return true;
-}
-
-/*
- * Takes the exchange that the answer belongs to out of the map, into dns->exchange; false when
- * there is none. The entry's memory may become another exchange's while it is read: what was copied
- * counts only if the entry stands there afterwards as it did before.
- */
-static inline bool take_exchange(struct flow *flow, struct dns_message *dns)
-{
-	struct dns_exchange *exchange = &dns->exchange;
-	struct dns_exchange *found;
-	struct dns_exchange_key key;
-
-	exchange_key(&flow->key, dns->id, &key);
-	found = exchange_find(&key);
-	if (!found)
-		return false;
-	__builtin_memcpy(exchange, found, sizeof(*exchange));
-	reload();
-	found = exchange_find(&key);
-	if (!found || found->sent != exchange->sent ||
-	    flow->now - exchange->sent > DNS_EXCHANGE_SECONDS * NS_PER_SECOND)
-		return false;
-	return same_question(dns, exchange) && !exchange_remove(&key);
 }
 
 /*
@@ -219,18 +165,20 @@ static inline int truncate(struct __sk_buff *skb, struct scratch *scratch, struc
 static inline bool learn_some(struct flow *flow, struct dns_message *dns, struct dns_reader *reader,
 			      u32 ttl)
 {
-	u64 expires = flow->now + ttl * NS_PER_SECOND;
+	struct dns_learned *wanted = &reader->wanted;
 	u32 at;
 
+	wanted->identity = dns->exchange.identity;
+	wanted->endpoint = flow->endpoint.id;
+	wanted->expires = flow->now + ttl * NS_PER_SECOND;
 	for (int i = 0; i < DNS_LEARN_AT_ONCE; i++) {
 		reload();
 		at = masked(reader->learned, DNS_ADDRESSES_MAX - 1);
 		if (reader->learned >= reader->count)
 			break;
-		dns->event.addresses[at].address = reader->addresses[at];
-		if (dns->exchange.identity &&
-		    !learn(reader, flow->endpoint.scope, &reader->addresses[at],
-			   dns->exchange.identity, expires, flow->now))
+		wanted->address = reader->addresses[at];
+		dns->event.addresses[at].address = wanted->address;
+		if (wanted->identity && !learn(&dns->search, flow, wanted))
 			return false;
 		reader->learned++;
 	}
@@ -250,7 +198,7 @@ int dns_answer(struct __sk_buff *skb)
 	flow = &scratch->flow;
 	if (!dns_read_header(skb, &scratch->packet, dns) ||
 	    (dns->flags & (DNS_QR | DNS_OPCODE)) != DNS_QR || !dns_read_question(skb, dns) ||
-	    !take_exchange(flow, dns)) {
+	    !take_exchange(scratch, dns)) {
 		count_dns(flow->endpoint.id, DNS_PATH_UNMATCHED);
 		return drop(flow, DROP_PROXY_SPOOFED, true, 0, 0);
 	}

@@ -9,7 +9,7 @@
  * direction in which it opens the flow. Whatever cannot be read or looked up is dropped with a
  * reason. A packet that passes goes on to whatever program or stack comes next.
  */
-#include "lib/dns.h"
+#include "lib/dns_exchange.h"
 #include "lib/link.h"
 #include "lib/verdict.h"
 

@@ -30,7 +30,8 @@ FAILED = 1
 SIZES = {
     "conntrack": 65536,
     "learned": 131072,
-    "answers": 131072,
+    "answers": 65536,
+    "dns_exchanges": 4096,
     "ipcache": 65536,
     "endpoints": 16,
     "endpoint_stats": 64,

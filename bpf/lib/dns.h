@@ -3,9 +3,6 @@
  * Reading DNS messages (RFC 1035) in UDP. Offsets are of the frame unless they are said to be of
  * the message. What has more than one reading, or a form that is not the common one, is never
  * guessed at: the reader says "odd", and somebody else takes the message.
- *
- * Counters and cursors live in map memory, and the barrier makes the compiler load them anew in
- * each round of a loop: the verifier then takes them for any number and checks a round once.
  */
 #ifndef FQDNWALL_DNS_H
 #define FQDNWALL_DNS_H
@@ -35,21 +32,6 @@
 #define DNS_TYPE_IXFR 251
 #define DNS_TYPE_AXFR 252
 
-#define reload() asm volatile("" ::: "memory")
-
-/* The value under a mask that the compiler may not find superfluous: the verifier needs it. */
-static inline u32 masked(u32 value, u32 mask)
-{
-	asm volatile("" : "+r"(value));
-	return value & mask;
-}
-
-/* A size that is not zero: before Linux 6.8 the verifier concludes nothing from a test for zero. */
-static inline u32 masked_size(u32 size, u32 mask)
-{
-	return masked(size - 1, mask) + 1;
-}
-
 struct dns_message {
 	u32 start; /* of the message */
 	u32 end;
@@ -70,6 +52,7 @@ struct dns_message {
 	u8 label_at[128];	 /* where each label begins in the name */
 	struct dns_name_key key; /* the name as the tree has it; see fqdnwall.fqdn.ruleset */
 	struct dns_exchange exchange;
+	struct place_search search;
 	struct dns_event event;
 	u8 wire[512] __attribute__((aligned(8))); /* the name as it came */
 };
@@ -251,31 +234,6 @@ static inline bool dns_read_query(struct __sk_buff *skb, struct packet *packet,
 	if (!dns_read_question(skb, dns) || !dns_read_query_tail(skb, dns))
 		return false;
 	return dns->type != DNS_TYPE_IXFR && dns->type != DNS_TYPE_AXFR;
-}
-
-static inline void exchange_key(struct ct_key *flow, __be16 id, struct dns_exchange_key *key)
-{
-	__builtin_memset(key, 0, sizeof(*key));
-	key->client = flow->local;
-	key->server = flow->remote;
-	key->client_port = flow->local_port;
-	key->server_port = flow->remote_port;
-	key->endpoint = flow->endpoint;
-	key->id = id;
-}
-
-/* Whether a datagram to the endpoint may be the answer to a query that the kernel forwarded. */
-static inline bool dns_expects(struct __sk_buff *skb, struct scratch *scratch)
-{
-	struct packet *packet = &scratch->packet;
-	struct dns_exchange_key key;
-	__be16 id;
-
-	if (packet->protocol != IPPROTO_UDP || packet->later_fragment ||
-	    bpf_skb_load_bytes(skb, packet->l4_offset + UDP_HEADER, &id, sizeof(id)) < 0)
-		return false;
-	exchange_key(&scratch->flow.key, id, &key);
-	return exchange_find(&key) != NULL;
 }
 
 /* Calls the kernel's DNS for a query that is to be redirected; returns if it is for the proxy. */

@@ -17,7 +17,6 @@
 #define DNS_STEPS_AT_ONCE 12 /* in one program; it then calls itself */
 #define DNS_ROUNDS_MAX 19
 #define DNS_LEARN_AT_ONCE 8
-#define DNS_LEARN_TRIES 3
 #define DNS_NAMES_MAX 32       /* CNAMEs in a chain, and the question's name */
 #define DNS_JUMPS_MAX 64       /* pointers that one name may need */
 #define DNS_POINTERS_MAX 0x3ff /* how far into the message pointers may lead */
@@ -66,7 +65,7 @@ struct dns_reader {
 	u8 passed[DNS_POINTERS_MAX + 1]; /* octets of that name before the label */
 	u16 name_sizes[DNS_NAMES_MAX + 1]; /* 0 while a name is being read */
 	struct address addresses[DNS_ADDRESSES_MAX];
-	struct learned_value value; /* what is about to be stored */
+	struct dns_learned wanted; /* what is about to be stored */
 };
 
 BPF_PERCPU_ARRAY(dns_readers, struct dns_reader, 1);
@@ -442,67 +441,6 @@ static inline int dns_read_records(struct __sk_buff *skb, struct dns_message *dn
 			return READ_ODD;
 	}
 	return reader->rounds++ < DNS_ROUNDS_MAX ? READ_MORE : READ_ODD;
-}
-
-static inline bool holds(struct learned_value *value, u32 identity, u64 expires)
-{
-	for (int i = 0; i < LEARNED_SLOTS; i++) {
-		if (value->slots[i].identity == identity && value->slots[i].expires >= expires)
-			return true;
-	}
-	return false;
-}
-
-/* A slot for the identity: its own, or an empty or expired one. False: none is left. */
-static inline bool extend_slots(struct learned_value *value, u32 identity, u64 expires, u64 now)
-{
-	u32 own = LEARNED_SLOTS, vacant = LEARNED_SLOTS;
-	struct learned_slot *slot;
-
-	for (int i = LEARNED_SLOTS - 1; i >= 0; i--) {
-		if (value->slots[i].identity == identity)
-			own = i;
-		else if (value->slots[i].expires <= now)
-			vacant = i;
-	}
-	if (own == LEARNED_SLOTS)
-		own = vacant;
-	if (own == LEARNED_SLOTS)
-		return false;
-	slot = &value->slots[masked(own, LEARNED_SLOTS - 1)];
-	slot->identity = identity;
-	slot->expires = expires;
-	return true;
-}
-
-/*
- * Lets the address carry the identity until then; false when it finds no place.
- *
- * An entry is replaced whole and never written in place: the agent may be deleting it, its memory
- * may be another address's a moment later, and another CPU may be filling the same slot. A fresh
- * address is made by one CPU alone. What two CPUs add to one that is known, in the same fraction of
- * a microsecond, may be lost with the entry that the other replaces; each looks whether its own is
- * there, which leaves of that only what is lost after it has looked.
- */
-static inline bool learn(struct dns_reader *reader, u32 scope, struct address *address,
-			 u32 identity, u64 expires, u64 now)
-{
-	struct learned_value *known;
-
-	for (int i = 0; i < DNS_LEARN_TRIES; i++) {
-		reload();
-		known = answer_lookup(scope, address);
-		if (known && holds(known, identity, expires))
-			return true;
-		__builtin_memset(&reader->value, 0, sizeof(reader->value));
-		if (known)
-			reader->value = *known;
-		if (!extend_slots(&reader->value, identity, expires, now))
-			return false;
-		answer_store(scope, address, &reader->value, known != NULL);
-	}
-	known = answer_lookup(scope, address);
-	return known && holds(known, identity, expires);
 }
 
 #endif

@@ -42,7 +42,8 @@ struct scratch {
 	struct flow flow;
 	struct packet packet;
 	struct decision decision;
-	bool known; /* conntrack has the flow */
+	bool known;   /* conntrack has the flow */
+	u32 exchange; /* the place of the query that a DNS answer may belong to */
 };
 
 #define SCRATCH_PACKET 0

@@ -10,6 +10,10 @@
 #define DNS_EVENT_FEW_SIZE 392
 #define ENDPOINT_SLOTS 4096
 #define DNS_EXCHANGE_SECONDS 30
+#define DNS_EXCHANGE_PATIENCE_SECONDS 5
+#define DNS_EXCHANGE_PLACES 1024
+#define DNS_LEARNED_PLACES 32768
+#define DNS_NODE_PLACES 524288
 #define DNS_REFUSED_TEXT "not allowed by policy"
 #define CALL_DNS_QUERY 0
 #define CALL_DNS_ANSWER 1
@@ -108,6 +112,7 @@ enum {
 	DNS_PATH_ANSWERED = 0x5,
 	DNS_PATH_TRUNCATED = 0x6,
 	DNS_PATH_UNMATCHED = 0x7,
+	DNS_PATH_CROWDED = 0x8,
 };
 
 /* Run-time settings, entry 0 of the `config` array. */
@@ -310,28 +315,36 @@ struct dns_node {
 	struct dns_place places[3];
 };
 
-/* A query on its way, by all that its answer must match but the question. */
-struct dns_exchange_key {
+/* One of the places that its owner has in a map that all share; see bpf/lib/places.h. */
+struct place_key {
+	u32 owner;
+	u32 place;
+};
+
+/* A query on its way: what its answer must match, and what that answer's addresses mean. */
+struct dns_exchange {
+	u64 sent;
 	struct address client;
 	struct address server;
 	__be16 client_port;
 	__be16 server_port;
-	u32 endpoint;
 	__be16 id;
-	u16 pad;
-};
-
-/* The question, and what its answer's addresses will mean. */
-struct dns_exchange {
-	u64 sent;
+	u16 type;
 	u32 identity;
 	u32 rule;
-	u16 type;
 	u16 name_size;
 	u8 edns;
 	u8 dnssec_ok;
-	u16 pad;
 	u8 name[248];
+	u32 pad;
+};
+
+/* An FQDN identity that an address carries, until `expires` (boot clock, ns). */
+struct dns_learned {
+	struct address address;
+	u32 identity;
+	u32 endpoint;
+	u64 expires;
 };
 
 /* Whose DNS messages are counted. */
@@ -393,9 +406,9 @@ BPF_F_TABLE("percpu_array", u32, struct counter, endpoint_stats, 16384, 0);
 BPF_F_TABLE("lru_hash", u32, struct event_budget, budgets, 1, 0);
 BPF_F_TABLE("percpu_array", u32, u64, events_lost, 1, 0);
 BPF_RINGBUF_OUTPUT(events, 1);
-BPF_F_TABLE("hash", struct learned_key, struct learned_value, answers, 1, 1);
+BPF_F_TABLE("hash", struct place_key, struct dns_learned, answers, 1, 1);
 BPF_F_TABLE("lpm_trie", struct dns_name_key, struct dns_node, dns_names, 1, 1);
-BPF_F_TABLE("lru_hash", struct dns_exchange_key, struct dns_exchange, dns_exchanges, 1, 0);
+BPF_F_TABLE("lru_hash", struct place_key, struct dns_exchange, dns_exchanges, 1, 0);
 BPF_F_TABLE("lru_percpu_hash", struct dns_stats_key, u64, dns_stats, 1, 0);
 BPF_F_TABLE("lru_hash", u32, struct event_budget, dns_budgets, 1, 0);
 BPF_F_TABLE("hash", u32, struct identity_record, identities, 1, 1);

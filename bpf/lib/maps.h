@@ -47,20 +47,33 @@ static inline struct learned_value *learned_lookup(u32 scope, struct address *ad
 	return learned.lookup(&key);
 }
 
-static inline struct learned_value *answer_lookup(u32 scope, struct address *address)
+static inline struct dns_learned *answer_at(u32 scope, u32 place)
 {
-	struct learned_key key = {.scope = scope, .address = *address};
+	struct place_key key = {.owner = scope, .place = place};
 
 	return answers.lookup(&key);
 }
 
-/* An entry is made or replaced whole. 0, or an error: another CPU made it first, or no room. */
-static inline int answer_store(u32 scope, struct address *address, struct learned_value *value,
-			       bool known)
+/* 0 for the one who made the entry; an error: another was faster, or no room. */
+static inline int answer_add(u32 scope, u32 place, struct dns_learned *value)
 {
-	struct learned_key key = {.scope = scope, .address = *address};
+	struct place_key key = {.owner = scope, .place = place};
 
-	return known ? answers.update(&key, value) : answers.insert(&key, value);
+	return answers.insert(&key, value);
+}
+
+static inline int answer_put(u32 scope, u32 place, struct dns_learned *value)
+{
+	struct place_key key = {.owner = scope, .place = place};
+
+	return answers.update(&key, value);
+}
+
+static inline void answer_remove(u32 scope, u32 place)
+{
+	struct place_key key = {.owner = scope, .place = place};
+
+	answers.delete(&key);
 }
 
 static inline struct dns_node *name_lookup(struct dns_name_key *key)
@@ -68,20 +81,34 @@ static inline struct dns_node *name_lookup(struct dns_name_key *key)
 	return dns_names.lookup(key);
 }
 
-static inline struct dns_exchange *exchange_find(struct dns_exchange_key *key)
+static inline struct dns_exchange *exchange_at(u32 endpoint, u32 place)
 {
-	return dns_exchanges.lookup(key);
+	struct place_key key = {.owner = endpoint, .place = place};
+
+	return dns_exchanges.lookup(&key);
 }
 
-static inline int exchange_store(struct dns_exchange_key *key, struct dns_exchange *value)
+/* 0 for the one who made the entry. */
+static inline int exchange_add(u32 endpoint, u32 place, struct dns_exchange *value)
 {
-	return dns_exchanges.update(key, value);
+	struct place_key key = {.owner = endpoint, .place = place};
+
+	return dns_exchanges.insert(&key, value);
+}
+
+static inline int exchange_put(u32 endpoint, u32 place, struct dns_exchange *value)
+{
+	struct place_key key = {.owner = endpoint, .place = place};
+
+	return dns_exchanges.update(&key, value);
 }
 
 /* 0 for the one who removed it. */
-static inline int exchange_remove(struct dns_exchange_key *key)
+static inline int exchange_remove(u32 endpoint, u32 place)
 {
-	return dns_exchanges.delete(key);
+	struct place_key key = {.owner = endpoint, .place = place};
+
+	return dns_exchanges.delete(&key);
 }
 
 static inline void count_dns(u32 endpoint, u32 path)

@@ -11,6 +11,7 @@
 #define FQDNWALL_POLICY_H
 
 #include "events.h"
+#include "places.h"
 
 #define POLICY_KEY_BITS 64
 #define IDENTITY_WORLD 2
@@ -91,6 +92,29 @@ static inline void consult_learned(void *policy, struct policy_key *key,
 	}
 }
 
+/* So many addresses a scope may learn: all endpoints share that of the node. */
+static inline u32 answer_places(u32 scope)
+{
+	return scope ? DNS_LEARNED_PLACES : DNS_NODE_PLACES;
+}
+
+/* Those that the kernel has read in an answer. */
+static inline void consult_answers(void *policy, struct policy_key *key, struct flow *flow,
+				   struct decision *best)
+{
+	u64 hash = address_hash(&flow->key.remote);
+	u32 scope = flow->endpoint.scope;
+	struct dns_learned *found;
+
+	for (u32 n = 0; n < PLACES_OF_ONE; n++) {
+		reload();
+		found = answer_at(scope, place_of(hash, n, answer_places(scope)));
+		if (found && same_address(&found->address, &flow->key.remote) &&
+		    found->expires > flow->now)
+			consult(policy, key, found->identity, true, best);
+	}
+}
+
 /* `remembered` is the FQDN identity that let the flow in, if it is one that runs already. */
 static inline void decide(struct flow *flow, bool egress, u32 remembered, struct decision *best)
 {
@@ -123,8 +147,7 @@ static inline void decide(struct flow *flow, bool egress, u32 remembered, struct
 	if (egress && is_outside(address_identity)) {
 		consult_learned(policy, &key, learned_lookup(endpoint->scope, &flow->key.remote),
 				flow, best);
-		consult_learned(policy, &key, answer_lookup(endpoint->scope, &flow->key.remote),
-				flow, best);
+		consult_answers(policy, &key, flow, best);
 	}
 	/* A resolver that only the host can reach is the proxy's to ask. */
 	if (known && known->flags & IPCACHE_STUB)

@@ -134,7 +134,7 @@ class Learning:
     def collect_kernel(self) -> int:
         """Take what has run out off the kernel's own map; how many entries that were."""
         before = int((self._clock() - KEPT_SECONDS) * NS_PER_SECOND)
-        return self._firewall.maps.collector.collect(before)
+        return self._firewall.maps.answers.collect(before)
 
     def collect(self) -> int:
         """Take what has run out off the kernel's map, some at a time; how much is left.

@@ -67,6 +67,7 @@ REASONS = {
     DnsPath.UNDECIDED: "name to be asked about",
     DnsPath.ODD: "form",
     DnsPath.NO_TREE: "kernel path off",
+    DnsPath.CROWDED: "too many in flight",
 }
 
 

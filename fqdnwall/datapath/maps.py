@@ -21,6 +21,7 @@ from fqdnwall.datapath.layouts import (
     Counter,
     CtKey,
     CtValue,
+    DnsLearned,
     DnsNameKey,
     DnsNode,
     DnsPath,
@@ -37,6 +38,7 @@ from fqdnwall.datapath.layouts import (
     LearnedValue,
     MapSpec,
     NodeConfig,
+    PlaceKey,
     PolicyKey,
     PolicyValue,
     RuleKey,
@@ -102,34 +104,45 @@ class Table(Generic[K, V]):
 
 
 class Answers:
-    """Collects what the kernel learned and has run out."""
+    """What the kernel has learned of answers that it read itself; user space only takes away."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
+    def items(self) -> Iterator[tuple[LearnedKey, LearnedValue]]:
+        """Each address once, with every identity that it carries, be its time over or not."""
+        found: dict[LearnedKey, list[LearnedSlot]] = {}
+        for raw_key, raw in self._raw_items():
+            entry = DnsLearned.unpack(raw)
+            key = LearnedKey(PlaceKey.unpack(raw_key).owner, entry.address)
+            found.setdefault(key, []).append(LearnedSlot(entry.identity, 0, entry.expires))
+        for key, slots in found.items():
+            yield key, LearnedValue(tuple(slots))
+
     def collect(self, before: int) -> int:
-        """Delete entries whose every slot ended before that time (ns); how many they were.
+        """Delete entries whose time ended before that (ns); how many they were.
 
         One that the kernel learned again just then is put back: see ``libbpf.take``.
         """
         gone = 0
-        for raw_key, raw in list(libbpf.all_items(self.fd, LearnedKey.size(), LearnedValue.size())):
-            if _latest(raw) >= before:
+        for raw_key, raw in list(self._raw_items()):
+            if _expires(raw) >= before:
                 continue
-            taken = libbpf.take(self.fd, raw_key, LearnedValue.size())
-            if taken is not None and _latest(taken) >= before:
+            taken = libbpf.take(self.fd, raw_key, DnsLearned.size())
+            if taken is not None and _expires(taken) >= before:
                 with contextlib.suppress(OSError):  # it was learned once more
                     libbpf.update(self.fd, raw_key, taken, libbpf.BPF_NOEXIST)
                 continue
             gone += 1
         return gone
 
+    def _raw_items(self) -> Iterator[tuple[bytes, bytes]]:
+        return libbpf.all_items(self.fd, PlaceKey.size(), DnsLearned.size())
 
-def _latest(raw: bytes) -> int:
-    """The latest expiry in the octets of a LearnedValue."""
-    size = LearnedSlot.size()
-    ends = (raw[at + size - 8 : at + size] for at in range(0, len(raw), size))
-    return max(int.from_bytes(end, "little") for end in ends)
+
+def _expires(raw: bytes) -> int:
+    """The expiry in the octets of a DnsLearned."""
+    return int.from_bytes(raw[-8:], "little")
 
 
 class Numbered(Generic[V]):
@@ -238,8 +251,7 @@ class Maps:
         self.policies = Policies(fds["policies"])
         self.ipcache = Table(fds["ipcache"], IpcacheKey, IpcacheValue)
         self.learned = Table(fds["learned"], LearnedKey, LearnedValue)
-        self.answers = Table(fds["answers"], LearnedKey, LearnedValue)
-        self.collector = Answers(fds["answers"])
+        self.answers = Answers(fds["answers"])
         self.dns_names = Table(fds["dns_names"], DnsNameKey, DnsNode)
         self.conntrack = Table(fds["conntrack"], CtKey, CtValue)
 

@@ -25,6 +25,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from dnsproxy.engine import _REFUSED_TEXT
@@ -42,14 +43,14 @@ from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import (
     DNS_NAME_MAX,
     DnsExchange,
-    DnsExchangeKey,
-    LearnedKey,
-    LearnedValue,
+    DnsLearned,
+    PlaceKey,
     address_bytes,
 )
 from fqdnwall.fqdn.ruleset import Action, compile_ruleset, judge, key_octets, labels_of
 from policies import DnsRuleSet
 from tests.datapath import packets as p
+from tests.datapath import places
 from tests.datapath.bench import CLIENT4, CLIENT6, ENDPOINT, SERVER4, SERVER6
 from tests.datapath.dnsbench import RULE, DnsBench, selector
 from tests.datapath.mutations import Mutator, Seed, answer_seeds, query_seeds
@@ -149,6 +150,20 @@ PAIRS = [(CLIENT4, SERVER4), (CLIENT6, SERVER6)]
 PORTS = (40000, 40001)
 
 
+def _exchange(pair: tuple[str, str], port: int) -> DnsExchange:
+    """A query of that client to that server."""
+    client, server = map(address_bytes, pair)
+    return DnsExchange(0, client, server, port, 53, 0x1234, 0, 7, 1, 0, 0, 0, b"", 0)
+
+
+def _note(asked: DnsExchange, seed: Seed) -> bytes:
+    """The exchange with the seed's question, behind its time."""
+    query = read_query(seed.message[:2] + b"\1\0\0\1\0\0\0\0\0\0" + seed.question)
+    name = key_octets(labels_of(query.qname))
+    noted = replace(asked, type=query.qtype, name_size=len(name) + 1, name=name)
+    return noted.pack()[8:]
+
+
 class Queries:
     """One bench under queries."""
 
@@ -166,12 +181,8 @@ class Queries:
             bench.datapath.programs["from_endpoint"],
             [template(client, server, port, 53) for (client, server), port in ends],
         )
-        self._keys = [
-            DnsExchangeKey(
-                address_bytes(client), address_bytes(server), port, 53, ENDPOINT, 0, 0
-            ).pack()
-            for (client, server), port in ends
-        ]
+        self._ends = [_exchange(pair, port) for pair, port in ends]
+        self._places = lru_cache(1 << 16)(self._places_of)
         self._exchanges = bench.datapath.maps["dns_exchanges"]
         self._truth = lru_cache(1 << 16)(self._judge)
         self.counts: Counter[str] = Counter()
@@ -186,6 +197,11 @@ class Queries:
         texts = [s.text for s in true.selectors]
         allowed = true.action is Action.ALLOW and texts and walked is Action.ALLOW
         return true.action, walked, self._bench.identity(*texts) if allowed else 0
+
+    def _places_of(self, which: int, ident: bytes) -> list[bytes]:
+        """Keys of where the query with this id may be noted."""
+        noted = replace(self._ends[which], id=int.from_bytes(ident, "big"))
+        return list(places.exchange_keys(ENDPOINT, noted))
 
     def one(self, number: int) -> None:
         _, message = self._mutator.mutate()
@@ -213,11 +229,12 @@ class Queries:
             raise Violation(f"let out though refused: {head.qname} {message.hex()}")
         if payload != message:
             raise Violation(f"changed on its way: {message.hex()}")
-        key = self._keys[which]
-        key = key[:40] + message[:2] + key[42:]
-        raw = libbpf.lookup(self._exchanges, key, DnsExchange.size())
+        keys = self._places(which, message[:2])
+        raws = [libbpf.lookup(self._exchanges, key, DnsExchange.size()) for key in keys]
+        key, raw = next(((k, r) for k, r in zip(keys, raws, strict=True) if r), (b"", None))
         if raw is None:
             raise Violation(f"not noted: {message.hex()}")
+        libbpf.delete(self._exchanges, key)
         noted = DnsExchange.unpack(raw)
         name = key_octets(labels_of(head.qname))
         if (noted.identity, noted.type, noted.name_size, noted.name.rstrip(b"\0")) != (
@@ -273,30 +290,20 @@ class Answers:
             bench.datapath.programs["to_endpoint"],
             [template(server, client, 53, PORTS[0]) for client, server in PAIRS],
         )
-        self._keys = [
-            DnsExchangeKey(
-                address_bytes(client), address_bytes(server), PORTS[0], 53, ENDPOINT, 0x1234, 0
-            ).pack()
-            for client, server in PAIRS
-        ]
-        self._noted = {seed.question: self._note(seed) for seed in seeds}
+        self._keys = []
+        self._noted: list[dict[bytes, bytes]] = []
+        for pair in PAIRS:
+            asked = _exchange(pair, PORTS[0])
+            self._keys.append(next(iter(places.exchange_keys(ENDPOINT, asked))))
+            self._noted.append({seed.question: _note(asked, seed) for seed in seeds})
         self._taken = _Take(self._fd)
         self.counts: Counter[str] = Counter()
-
-    def _note(self, seed: Seed) -> bytes:
-        """The exchange behind its time."""
-        query = read_query(seed.message[:2] + b"\1\0\0\1\0\0\0\0\0\0" + seed.question)
-        name = key_octets(labels_of(query.qname))
-        noted = DnsExchange(
-            0, 7, 1, query.qtype, len(name) + 1, 0, 0, 0, name.ljust(DNS_NAME_MAX, b"\0")
-        )
-        return noted.pack()[8:]
 
     def one(self, number: int) -> None:
         seed, message = self._mutator.mutate()
         which = number & 1
         before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        noted = before.to_bytes(8, "little") + self._noted[seed.question]
+        noted = before.to_bytes(8, "little") + self._noted[which][seed.question]
         libbpf.update(self._exchanges, self._keys[which], noted)
         verdict, payload = self._shot.fire(which, message)
         if verdict == DROP:
@@ -362,8 +369,8 @@ class _Take:
         room = 256
         self._fd = fd
         self._room = room
-        self._keys = ctypes.create_string_buffer(room * LearnedKey.size())
-        self._values = ctypes.create_string_buffer(room * LearnedValue.size())
+        self._keys = ctypes.create_string_buffer(room * PlaceKey.size())
+        self._values = ctypes.create_string_buffer(room * DnsLearned.size())
         self._position = ctypes.create_string_buffer(64)
         self._options = libbpf._BatchOptions(sz=ctypes.sizeof(libbpf._BatchOptions))
         self._count = ctypes.c_uint32()
@@ -387,12 +394,14 @@ class _Take:
         if not count:
             return {}
         keys, values = self._keys.raw, self._values.raw
-        found = {}
+        found: dict[bytes, tuple[int, int]] = {}
         for at in range(count):
-            scope, address = struct.unpack_from("=I16s", keys, at * 20)
-            identity, _, expires, *others = struct.unpack_from("=IIQ IIQ IIQ IIQ", values, at * 64)
-            if scope != ENDPOINT or any(others):
-                raise Violation(f"an entry that nobody meant: {scope} {address.hex()} {others}")
+            (scope,) = struct.unpack_from("=I", keys, at * PlaceKey.size())
+            address, identity, endpoint, expires = struct.unpack_from(
+                "=16sIIQ", values, at * DnsLearned.size()
+            )
+            if (scope, endpoint) != (ENDPOINT, ENDPOINT) or address in found:
+                raise Violation(f"an entry that nobody meant: {scope} {endpoint} {address.hex()}")
             found[address] = (identity, expires)
         return found
 

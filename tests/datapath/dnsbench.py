@@ -7,6 +7,7 @@ not found, which is how `asked` knows.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -15,13 +16,15 @@ from fqdnwall.agent.rulesets import RuleSets
 from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import (
     DnsExchange,
-    DnsExchangeKey,
+    DnsLearned,
     DnsPath,
     DropReason,
     Event,
     EventType,
     LearnedValue,
+    PlaceKey,
     Verdict,
+    address_bytes,
     bytes_address,
 )
 from fqdnwall.endpoint.policymap import RuleBook
@@ -37,6 +40,7 @@ from policies import (
 )
 from tests.datapath import messages as m
 from tests.datapath import packets as p
+from tests.datapath import places
 from tests.datapath.bench import CLIENT4, ENDPOINT, SERVER4, SIZES, Bench, context, entry
 
 RULE = RuleRef("p", "spec", "rule")
@@ -122,7 +126,11 @@ class DnsBench(Bench):
         return number
 
     def paths(self) -> dict[DnsPath, int]:
-        return {path: count for (_, path), count in self.maps.dns_counters().items() if count}
+        """Of all endpoints together."""
+        total: Counter[DnsPath] = Counter()
+        for (_, path), count in self.maps.dns_counters().items():
+            total[path] += count
+        return dict(+total)
 
     def run(self, program: str, frame: bytes, **fields: int) -> Done:
         before = self.paths()
@@ -177,13 +185,19 @@ class DnsBench(Bench):
         frame = p.frame(server, client, p.udp(server, client, server_port, port, message))
         return self.run("to_endpoint", frame, **fields)
 
-    def exchanges(self) -> list[tuple[DnsExchangeKey, DnsExchange]]:
+    def exchanges(self) -> list[tuple[int, DnsExchange]]:
+        """The endpoint, and the query that it waits for."""
         fd = self.datapath.maps["dns_exchanges"]
-        items = libbpf.all_items(fd, DnsExchangeKey.size(), DnsExchange.size())
-        return [(DnsExchangeKey.unpack(key), DnsExchange.unpack(value)) for key, value in items]
+        items = libbpf.all_items(fd, PlaceKey.size(), DnsExchange.size())
+        return [(PlaceKey.unpack(key).owner, DnsExchange.unpack(value)) for key, value in items]
 
-    def put_exchange(self, key: DnsExchangeKey, exchange: DnsExchange) -> None:
-        libbpf.update(self.datapath.maps["dns_exchanges"], key.pack(), exchange.pack())
+    def put_exchange(self, exchange: DnsExchange, endpoint: int = ENDPOINT) -> None:
+        places.put_exchange(self.datapath.maps["dns_exchanges"], endpoint, exchange)
+
+    def put_learned(self, address: str, identity: int, expires: int) -> None:
+        """As if the endpoint had read it in an answer; ``expires`` in ns of the boot clock."""
+        entry = DnsLearned(address_bytes(address), identity, ENDPOINT, expires)
+        places.put_learned(self.datapath.maps["answers"], self.scope, entry)
 
     def slots(self, address: str) -> dict[int, float]:
         """What the address carries in the endpoint's scope: identity → seconds left."""

@@ -13,13 +13,14 @@ from dnslib import DNSRecord
 
 from dnsproxy.reader import Malformed, read_answer, read_query
 from dnsproxy.wire import truncated_reply
+from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import (
     DNS_EXCHANGE_SECONDS,
+    DnsLearned,
     DnsPath,
     DropReason,
     LearnedKey,
-    LearnedSlot,
-    LearnedValue,
+    PlaceKey,
     address_bytes,
 )
 from tests.datapath import messages as m
@@ -185,9 +186,9 @@ def test_the_server_may_write_the_name_in_another_case(asked: DnsBench) -> None:
 def test_another_endpoints_exchange_is_not_ours(dns: DnsBench) -> None:
     dns.rules("**.example.com")
     exchange(dns, NAME)
-    ((key, value),) = dns.exchanges()
+    ((_, noted),) = dns.exchanges()
     dns.clear("dns_exchanges")
-    dns.put_exchange(replace(key, endpoint=ENDPOINT + 1), value)
+    dns.put_exchange(noted, ENDPOINT + 1)
     assert dns.answer(simple().pack()).reason is DropReason.POLICY_DENIED
     assert dns.learned() == {}
 
@@ -196,8 +197,9 @@ def test_an_answer_that_comes_too_late_is_nobodys(dns: DnsBench) -> None:
     dns.rules("**.example.com")
     for age, path in ((DNS_EXCHANGE_SECONDS - 1, DnsPath.ANSWERED), (31, DnsPath.UNMATCHED)):
         exchange(dns, NAME)
-        ((key, value),) = dns.exchanges()
-        dns.put_exchange(key, replace(value, sent=value.sent - age * 10**9))
+        ((_, noted),) = dns.exchanges()
+        dns.clear("dns_exchanges")
+        dns.put_exchange(replace(noted, sent=noted.sent - age * 10**9))
         assert dns.answer(simple().pack()).path is path
 
 
@@ -686,25 +688,24 @@ def test_four_names_share_an_address_and_the_fifth_finds_no_place(dns: DnsBench)
 def test_a_slot_whose_time_is_over_is_given_away(dns: DnsBench, expired: int) -> None:
     dns.rules("e.example.com")
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    slots = [LearnedSlot(100 + n, 0, now + (-1 if n == expired else 10**10)) for n in range(4)]
-    key = LearnedKey(ENDPOINT, address_bytes(ONE))
-    dns.maps.answers.put(key, LearnedValue(tuple(slots)))
+    for n in range(4):
+        dns.put_learned(ONE, 100 + n, now + (-1 if n == expired else 10**10))
     exchange(dns, "e.example.com")
     done = dns.answer(m.Message("e.example.com").address("e.example.com", ONE).pack())
     assert done.path is DnsPath.ANSWERED
-    held = set(dns.slots(ONE))
+    held = {identity for identity, left in dns.slots(ONE).items() if left > 0}
     assert held == {100, 101, 102, 103} - {100 + expired} | {dns.identity("e.example.com")}
 
 
 def test_a_full_map_sends_the_answer_on_truncated(asked: DnsBench) -> None:
-    far = LearnedValue((LearnedSlot(1, 0, 1 << 62),) * 4)
-    keys = [LearnedKey(9, address_bytes(f"198.18.{n >> 8}.{n & 255}")) for n in range(256)]
-    assert len(keys) == DNS_SIZES["answers"]
-    asked.maps.answers.put_many((key, far) for key in keys)
+    fd = asked.datapath.maps["answers"]
+    far = DnsLearned(address_bytes(TWO), 1, 9, 1 << 62).pack()
+    keys = [PlaceKey(9, place).pack() for place in range(DNS_SIZES["answers"])]
+    libbpf.update_batch(fd, [(key, far) for key in keys])
     done = asked.answer(simple().pack())
     assert (done.path, done.passed) == (DnsPath.TRUNCATED, True)
     assert asked.slots(ONE) == {}
-    asked.maps.answers.delete(keys[0])
+    libbpf.delete(fd, keys[0])
     exchange(asked, NAME)
     assert asked.answer(simple().pack()).path is DnsPath.ANSWERED
     exchange(asked, NAME)
@@ -719,8 +720,7 @@ def test_with_the_node_as_scope_all_endpoints_learn_together(dns: DnsBench) -> N
     dns.rules("**.example.com")
     exchange(dns, NAME)
     assert dns.answer(simple().pack()).path is DnsPath.ANSWERED
-    assert dns.maps.answers.get(LearnedKey(0, address_bytes(ONE))) is not None
-    assert dns.maps.answers.get(LearnedKey(ENDPOINT, address_bytes(ONE))) is None
+    assert [key for key, _ in dns.maps.answers.items()] == [LearnedKey(0, address_bytes(ONE))]
 
 
 # ---- truncated answers ----

@@ -115,10 +115,10 @@ def test_an_allowed_query_is_noted_with_all_that_its_answer_must_match(dns: DnsB
     dns.rules("example.com", "*.example.com")
     query = m.query("WWW.example.com", m.AAAA, additional=(m.opt(do=True),))
     dns.ask(query, client=CLIENT6, server=SERVER6)
-    ((key, noted),) = dns.exchanges()
-    assert (key.client, key.server) == (address_bytes(CLIENT6), address_bytes(SERVER6))
-    assert (key.client_port, key.server_port, key.id) == (PORT, 53, 0x1234)
-    assert key.endpoint == ENDPOINT
+    ((endpoint, noted),) = dns.exchanges()
+    assert endpoint == ENDPOINT
+    assert (noted.client, noted.server) == (address_bytes(CLIENT6), address_bytes(SERVER6))
+    assert (noted.client_port, noted.server_port, noted.id) == (PORT, 53, 0x1234)
     assert noted.identity == dns.identity("*.example.com")
     assert (noted.type, noted.name_size) == (m.AAAA, len(m.name("www.example.com")))
     assert (noted.edns, noted.dnssec_ok) == (1, 1)
@@ -574,6 +574,6 @@ def test_the_kernel_walks_as_python_does_and_as_the_selectors_say(
         if walked.action is not Action.ASK:
             assert walked.action is true.action
         if walked.action is Action.ALLOW:
-            noted = {key.client_port: value for key, value in dns.exchanges()}[1000 + at]
+            noted = {value.client_port: value for _, value in dns.exchanges()}[1000 + at]
             texts = [s.text for s in true.selectors]
             assert noted.identity == (dns.identity(*texts) if texts else 0)

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fqdnwall.datapath import libbpf
 from fqdnwall.datapath.layouts import (
+    DnsLearned,
     DropReason,
     EndpointFlag,
     EventType,
@@ -49,7 +50,8 @@ from policies.reader import Field, Problems
 from policies.resolve import addresses_need_one_identity
 from policies.world import World
 from tests.datapath import packets as p
-from tests.datapath.bench import IFINDEX, Bench
+from tests.datapath.bench import ENDPOINT, IFINDEX, Bench
+from tests.datapath.places import put_learned
 from tests.policies import specification
 from tests.policies.drawing import requests
 
@@ -81,6 +83,7 @@ class Kernel:
         self._portless = 0
         self._ipcache: set[IpcacheKey] = set()
         self._learned: set[LearnedKey] = set()
+        self._answered: list[bytes] = []
         self.local = {
             4: [f"10.200.0.{n}" for n in range(1, LOCALS + 1)],
             6: [f"fd20::{n:x}" for n in range(1, LOCALS + 1)],
@@ -108,19 +111,25 @@ class Kernel:
 
     def put_learned(self, learned: dict[Address, tuple[list[Identity], list[Identity]]]) -> None:
         """Identities that hold and those whose time is over; the proxy's and the kernel's own."""
-        maps = (self.bench.maps.learned, self.bench.maps.answers)
+        answers = self.bench.datapath.maps["answers"]
         for key in self._learned:
-            for table in maps:
-                table.delete(key)
-        self._learned = set()
+            self.bench.maps.learned.delete(key)
+        for raw_key in self._answered:
+            libbpf.delete(answers, raw_key)
+        self._learned, self._answered = set(), []
         for address, (live, over) in learned.items():
             key = LearnedKey(self.bench.scope, address_bytes(address))
             self._learned.add(key)
             first = key.address[-1] % 2
-            for table, of_it in zip(maps, (live[first::2], live[1 - first :: 2]), strict=True):
-                slots = [LearnedSlot(i, 0, NEVER) for i in of_it]
-                slots += [LearnedSlot(i, 0, LONG_AGO) for i in over]
-                table.put(key, LearnedValue(tuple([*slots, EMPTY, EMPTY, EMPTY, EMPTY][:SLOTS])))
+            slots, others = (
+                [(i, NEVER) for i in half] + [(i, LONG_AGO) for i in over]
+                for half in (live[first::2], live[1 - first :: 2])
+            )
+            padded = [LearnedSlot(i, 0, end) for i, end in slots] + [EMPTY] * SLOTS
+            self.bench.maps.learned.put(key, LearnedValue(tuple(padded[:SLOTS])))
+            for identity, end in others[:SLOTS]:
+                entry = DnsLearned(key.address, identity, ENDPOINT, end)
+                self._answered.append(put_learned(answers, key.scope, entry))
 
     def be(self, subject: str, resolved: Resolved) -> None:
         """Let the interface be the subject's."""

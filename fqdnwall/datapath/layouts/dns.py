@@ -24,6 +24,14 @@ DNS_ADDRESSES_MAX = 64
 """Of one answer; one with more is sent on truncated."""
 DNS_EXCHANGE_SECONDS = 30
 """How long the answer to a query may take: later, nobody waits for it but a forger."""
+DNS_EXCHANGE_PATIENCE_SECONDS = 5
+"""An exchange that has waited longer makes room for another one: stub resolvers ask again."""
+DNS_EXCHANGE_PLACES = 1024
+"""So many queries of one endpoint may be in flight; a power of two."""
+DNS_LEARNED_PLACES = 32768
+"""So many (address, identity) pairs may one endpoint learn in the kernel; a power of two."""
+DNS_NODE_PLACES = 524288
+"""And all together, where they learn for the whole node; a power of two."""
 DNS_REFUSED_TEXT = "not allowed by policy"
 """Of the Extended DNS Error in a refusal; the proxy says the same."""
 
@@ -62,33 +70,44 @@ class DnsNode(Layout):
 
 
 @dataclass(frozen=True, slots=True)
-class DnsExchangeKey(Layout):
-    """A query on its way, by all that its answer must match but the question."""
+class PlaceKey(Layout):
+    """One of the places that its owner has in a map that all share; see bpf/lib/places.h."""
 
-    C_NAME: ClassVar[str] = "dns_exchange_key"
-    client: Address
-    server: Address
-    client_port: Be16
-    server_port: Be16
-    endpoint: U32
-    id: Be16
-    pad: U16
+    C_NAME: ClassVar[str] = "place_key"
+    owner: U32  # an endpoint, or a scope
+    place: U32
 
 
 @dataclass(frozen=True, slots=True)
 class DnsExchange(Layout):
-    """The question, and what its answer's addresses will mean."""
+    """A query on its way: what its answer must match, and what that answer's addresses mean."""
 
     C_NAME: ClassVar[str] = "dns_exchange"
     sent: U64  # boot clock, ns
+    client: Address
+    server: Address
+    client_port: Be16
+    server_port: Be16
+    id: Be16
+    type: U16
     identity: U32
     rule: U32
-    type: U16
     name_size: U16  # octets of the key's name and the root's
     edns: U8  # the query carried an OPT record
     dnssec_ok: U8  # with this flag
-    pad: U16
     name: Annotated[bytes, Octets(DNS_NAME_MAX)]
+    pad: U32
+
+
+@dataclass(frozen=True, slots=True)
+class DnsLearned(Layout):
+    """An FQDN identity that an address carries, until `expires` (boot clock, ns)."""
+
+    C_NAME: ClassVar[str] = "dns_learned"
+    address: Address
+    identity: U32
+    endpoint: U32  # the one that learned it first
+    expires: U64
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from enum import IntEnum
 from fqdnwall.datapath.layout import Layout
 from fqdnwall.datapath.layouts.dns import (
     DnsExchange,
-    DnsExchangeKey,
+    DnsLearned,
     DnsNameKey,
     DnsNode,
     DnsStatsKey,
+    PlaceKey,
 )
 from fqdnwall.datapath.layouts.structs import (
     ENDPOINT_SLOTS,
@@ -125,9 +126,9 @@ MAPS: tuple[MapSpec, ...] = (
     MapSpec("budgets", MapType.LRU_HASH, "u32", EventBudget, 4096),
     MapSpec("events_lost", MapType.PERCPU_ARRAY, "u32", "u64", 1),
     MapSpec("events", MapType.RINGBUF, "u32", "u32", 1 << 20),
-    MapSpec("answers", MapType.HASH, LearnedKey, LearnedValue, 524288, NO_PREALLOC),
+    MapSpec("answers", MapType.HASH, PlaceKey, DnsLearned, 1 << 20, NO_PREALLOC),
     MapSpec("dns_names", MapType.LPM_TRIE, DnsNameKey, DnsNode, 65536, NO_PREALLOC),
-    MapSpec("dns_exchanges", MapType.LRU_HASH, DnsExchangeKey, DnsExchange, 16384),
+    MapSpec("dns_exchanges", MapType.LRU_HASH, PlaceKey, DnsExchange, 65536),
     MapSpec("dns_stats", MapType.LRU_PERCPU_HASH, DnsStatsKey, "u64", 16384),
     MapSpec("dns_budgets", MapType.LRU_HASH, "u32", EventBudget, 4096),
     MapSpec("identities", MapType.HASH, "u32", IdentityRecord, 65536, NO_PREALLOC),

@@ -81,6 +81,7 @@ class DnsPath(IntEnum):
     ANSWERED = 5  # answers
     TRUNCATED = 6  # too much, or of an odd form: the client asks again over TCP
     UNMATCHED = 7  # answers to no query; they are dropped
+    CROWDED = 8  # queries for the proxy: the endpoint has as many in flight as it may
 
 
 class CtState(IntEnum):

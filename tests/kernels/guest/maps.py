@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from fqdnwall.datapath import libbpf, loader
-from fqdnwall.datapath.layouts import LearnedKey, LearnedSlot, LearnedValue
+from fqdnwall.datapath.layouts import DnsLearned, LearnedKey, LearnedValue, PlaceKey
 from fqdnwall.datapath.maps import SPECS, Answers
 
 MANY = 5000  # more than one batch
@@ -49,14 +49,8 @@ def _is_collected() -> bool:
     fd = loader.create(SPECS["answers"], 16)
     try:
         for number, expires in enumerate((100, 200)):
-            key = number.to_bytes(LearnedKey.size(), "little")
-            libbpf.update(fd, key, _learned(expires))
-        return Answers(fd).collect(150) == 1 and libbpf.entries(fd, LearnedKey.size()) == 1
+            entry = DnsLearned(bytes(16), 1, 1, expires)
+            libbpf.update(fd, PlaceKey(1, number).pack(), entry.pack())
+        return Answers(fd).collect(150) == 1 and libbpf.entries(fd, PlaceKey.size()) == 1
     finally:
         os.close(fd)
-
-
-def _learned(expires: int) -> bytes:
-    """One slot that ends then, and empty ones."""
-    slot = bytes(LearnedSlot.size() - 8) + expires.to_bytes(8, "little")
-    return slot.ljust(LearnedValue.size(), b"\0")
