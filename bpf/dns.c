@@ -161,6 +161,13 @@ static inline int truncate(struct __sk_buff *skb, struct scratch *scratch, struc
 	return pass(flow);
 }
 
+static inline u32 bounded_ttl(struct node_config *settings, u32 ttl)
+{
+	if (ttl < settings->dns_min_ttl_seconds)
+		ttl = settings->dns_min_ttl_seconds;
+	return ttl > settings->dns_max_ttl_seconds ? settings->dns_max_ttl_seconds : ttl;
+}
+
 /* Some of the addresses; false when one finds no place. */
 static inline bool learn_some(struct flow *flow, struct dns_message *dns, struct dns_reader *reader,
 			      u32 ttl)
@@ -248,8 +255,7 @@ int dns_learn(struct __sk_buff *skb)
 
 	if (!scratch || !settings || !dns || !reader)
 		return TC_ACT_SHOT;
-	ttl = reader->ttl < settings->dns_min_ttl_seconds ? settings->dns_min_ttl_seconds
-							  : reader->ttl;
+	ttl = bounded_ttl(settings, reader->ttl);
 	if (!learn_some(&scratch->flow, dns, reader, ttl))
 		return truncate(skb, scratch, dns, settings);
 	if (reader->learned < reader->count) {

@@ -33,6 +33,7 @@ class EngineConfig:
 
     refusal: RefusalCode = RefusalCode.REFUSED
     min_ttl_seconds: int = 0
+    max_ttl_seconds: int = 86_400
     upstream_timeout_seconds: float = 10.0
     install_timeout_seconds: float = 2.0
     in_flight: int = 16384

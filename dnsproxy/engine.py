@@ -238,12 +238,12 @@ class Engine:
             return self._servfail(exchange, Failure.TOO_MANY_ADDRESSES, ExtendedError.OTHER)
         if not self._exchanges.hold(exchange, reply):
             return self._servfail(exchange, Failure.PENDING_BYTES, ExtendedError.OTHER)
-        least = config.min_ttl_seconds
+        least, most = config.min_ttl_seconds, config.max_ttl_seconds
         exchange.learned = Learned(
             question.endpoint,
             question.qname,
             question.qtype,
-            tuple([(address, ttl if ttl > least else least) for address, ttl in answer.addresses]),
+            tuple([(at, min(max(ttl, least), most)) for at, ttl in answer.addresses]),
             answer.cname_chain,
             question.server,
             now - exchange.started,

@@ -125,6 +125,7 @@ struct node_config {
 	u32 trace_interval_seconds;
 	u32 dns_events_per_second;
 	u32 dns_min_ttl_seconds;
+	u32 dns_max_ttl_seconds;
 	u8 dns_enabled;
 	u8 dns_refusal;
 	u16 pad;

@@ -32,6 +32,7 @@ class Config:
     learning_scope: str = "endpoint"
     kernel_dns: bool = True
     dns_min_ttl_seconds: int = 1
+    dns_max_ttl_seconds: int = 86_400
     dns_reject_code: str = "refused"
     dns_in_flight: int = 16384
     dns_in_flight_per_endpoint: int = 2048
@@ -63,6 +64,7 @@ _WORDS = {
 }
 _RANGES = {
     "dns_min_ttl_seconds": (0, 86_400),
+    "dns_max_ttl_seconds": (1, 604_800),
     "dns_in_flight": (1, 65_536),
     "dns_in_flight_per_endpoint": (1, 65_536),
     "dns_upstream_timeout_seconds": (1, 60),
@@ -87,7 +89,10 @@ def read_config(path: Path | None) -> Config:
         return Config()
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:{_line(node)}: a mapping of settings is expected")
-    return Config(**_settings(path, node))
+    found = Config(**_settings(path, node))
+    if found.dns_min_ttl_seconds > found.dns_max_ttl_seconds:
+        raise ConfigError(f"{path}: dns-min-ttl-seconds is above dns-max-ttl-seconds")
+    return found
 
 
 def _settings(path: Path, node: yaml.MappingNode) -> dict[str, Any]:

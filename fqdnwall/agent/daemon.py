@@ -259,6 +259,7 @@ class _Daemon:
             engine=EngineConfig(
                 refusal=config.refusal,
                 min_ttl_seconds=config.dns_min_ttl_seconds,
+                max_ttl_seconds=config.dns_max_ttl_seconds,
                 upstream_timeout_seconds=config.dns_upstream_timeout_seconds,
                 in_flight=config.dns_in_flight,
                 in_flight_per_endpoint=config.dns_in_flight_per_endpoint,

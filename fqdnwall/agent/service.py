@@ -247,6 +247,7 @@ class Agent:
                 trace_interval_seconds=TRACE_INTERVAL_SECONDS,
                 dns_events_per_second=DNS_EVENTS_PER_SECOND,
                 dns_min_ttl_seconds=self.setup.engine.min_ttl_seconds,
+                dns_max_ttl_seconds=self.setup.engine.max_ttl_seconds,
                 dns_enabled=int(self.kernel_dns),
                 dns_refusal=self.setup.engine.refusal.value,
                 pad=0,

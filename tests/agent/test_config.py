@@ -54,6 +54,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ("- kernel-dns\n", ":1: a mapping of settings is expected"),
         ("a: [\n", "agent.yaml: "),
         ("? [a, b]\n: 1\n", ":1: "),
+        ("dns-min-ttl-seconds: 61\ndns-max-ttl-seconds: 60\n", "is above dns-max-ttl-seconds"),
     ],
 )
 def test_a_mistake_is_named_by_line_and_key(tmp_path: Path, text: str, said: str) -> None:

@@ -46,6 +46,7 @@ from tests.datapath.bench import CLIENT4, ENDPOINT, SERVER4, SIZES, Bench, conte
 RULE = RuleRef("p", "spec", "rule")
 REFUSED, NXDOMAIN = 5, 3
 PORT = 40000
+DAY = 86_400
 DNS_SIZES = {**SIZES, "answers": 256, "dns_names": 65536, "dns_exchanges": 4096, "dns_stats": 256}
 _VERDICTS = {0xFFFFFFFF: "pass", 2: "drop", 7: "redirect"}
 
@@ -86,13 +87,13 @@ class DnsBench(Bench):
     def __init__(self, instance: str, sizes: dict[str, int] | None = None) -> None:
         self.rulesets: RuleSets | None = None
         self.refusal = REFUSED
-        self.min_ttl = 0
+        self.min_ttl, self.max_ttl = 0, DAY
         super().__init__(instance, DNS_SIZES if sizes is None else sizes)
 
     def reset(self) -> None:
         for name in ("answers", "dns_names", "dns_exchanges", "dns_stats", "dns_budgets"):
             self.clear(name)
-        self.refusal, self.min_ttl = REFUSED, 0
+        self.refusal, self.min_ttl, self.max_ttl = REFUSED, 0, DAY
         super().reset()
         self._numbers: dict[Labels, Identity] = {}
         self.rulesets = RuleSets(self.maps.dns_names, RuleBook(), self._identity)
@@ -112,6 +113,7 @@ class DnsBench(Bench):
                 dns_enabled=1,
                 dns_refusal=self.refusal,
                 dns_min_ttl_seconds=self.min_ttl,
+                dns_max_ttl_seconds=self.max_ttl,
                 dns_events_per_second=events_per_second,
             )
         )

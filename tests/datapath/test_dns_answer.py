@@ -590,15 +590,18 @@ def test_a_record_of_another_class_is_no_address(asked: DnsBench) -> None:
 # ---- time, and bounds ----
 
 
-@pytest.mark.parametrize("ttl", [0, 1, 60, 86400, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
-@pytest.mark.parametrize("least", [0, 30])
-def test_an_address_lives_as_long_as_its_record_says(dns: DnsBench, ttl: int, least: int) -> None:
-    dns.min_ttl = least
+@pytest.mark.parametrize("ttl", [0, 1, 60, 86400, 86401, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+@pytest.mark.parametrize(("least", "most"), [(0, 86400), (30, 0x7FFFFFFF), (30, 40)])
+def test_an_address_lives_as_long_as_its_record_says(
+    dns: DnsBench, ttl: int, least: int, most: int
+) -> None:
+    """Within the bounds; a TTL with its top bit set is none (RFC 2181 §8)."""
+    dns.min_ttl, dns.max_ttl = least, most
     dns.configure()
     dns.rules("**.example.com")
     exchange(dns, NAME)
     done = dns.answer(m.Message(NAME).address(NAME, ONE, ttl).pack())
-    true = max(least, 0 if ttl >= 0x80000000 else ttl)
+    true = min(max(least, 0 if ttl >= 0x80000000 else ttl), most)
     (left,) = dns.slots(ONE).values()
     assert true - 1 < left <= true
     assert done.event is not None

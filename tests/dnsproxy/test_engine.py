@@ -183,6 +183,21 @@ def test_minimum_ttl_raises_and_never_lowers() -> None:
     assert [ttl for _, ttl in install.learned.addresses] == [60, 90]
 
 
+def test_maximum_ttl_lowers_and_never_raises() -> None:
+    """A zone may say 68 years; what it opens is looked up again after a day."""
+    answer = response(
+        QNAME,
+        address(OWNER, "192.0.2.1", 0x7FFFFFFF),
+        address(OWNER, "192.0.2.2", 90),
+        message_id=ID,
+    )
+    talk = in_flight(Talk())
+    talk >> Response(1, answer)
+    (install,) = talk.take()
+    assert isinstance(install, Install)
+    assert [ttl for _, ttl in install.learned.addresses] == [86_400, 90]
+
+
 def test_hints_are_learned_before_the_answer_leaves() -> None:
     asked = query(QNAME, HTTPS)
     hint = service(OWNER, (4, ip_address("192.0.2.1").packed))

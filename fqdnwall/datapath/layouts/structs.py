@@ -48,6 +48,7 @@ class NodeConfig(Layout):
     trace_interval_seconds: U32  # between two trace events of a flow that changes no flag
     dns_events_per_second: U32  # for each endpoint
     dns_min_ttl_seconds: U32
+    dns_max_ttl_seconds: U32
     dns_enabled: U8  # 1: the kernel settles DNS itself where it can
     dns_refusal: U8  # the RCODE
     pad: U16
