@@ -11,6 +11,7 @@
  */
 #include "lib/dns_exchange.h"
 #include "lib/link.h"
+#include "lib/offload.h"
 #include "lib/verdict.h"
 
 static inline bool is_policy_drop(int verdict)
@@ -189,6 +190,8 @@ static inline int handle_ip(struct __sk_buff *skb, struct scratch *scratch)
 	int failed;
 
 	failed = read_packet(skb, packet, flow->endpoint.id);
+	if (!failed && flow->from_endpoint)
+		failed = check_offload(skb, packet);
 	flow_from_packet(flow, packet);
 	if (failed)
 		return drop(flow, -failed, flow->from_endpoint, 0, 0);
@@ -235,6 +238,8 @@ static inline int handle(struct __sk_buff *skb, bool from_endpoint)
 		return handle_ip(skb, scratch);
 	case ETH_P_ARP:
 		failed = check_arp(skb, flow->endpoint.id, from_endpoint);
+		if (!failed && from_endpoint && has_offload(skb))
+			failed = -DROP_INVALID_PACKET;
 		return failed ? drop(flow, -failed, from_endpoint, 0, 0) : pass(flow);
 	}
 	return drop(flow, DROP_UNKNOWN_L3, from_endpoint, 0, 0);

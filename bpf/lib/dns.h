@@ -243,7 +243,9 @@ static inline void try_kernel_dns(struct __sk_buff *skb, struct scratch *scratch
 
 	if (scratch->packet.protocol != IPPROTO_UDP || scratch->packet.fragment)
 		return;
-	if (settings && settings->dns_enabled && scratch->decision.ruleset)
+	if (scratch->packet.sum_inside)
+		count_dns(scratch->flow.endpoint.id, DNS_PATH_ODD);
+	else if (settings && settings->dns_enabled && scratch->decision.ruleset)
 		call(skb, CALL_DNS_QUERY);
 	else
 		count_dns(scratch->flow.endpoint.id, DNS_PATH_NO_TREE);

@@ -131,6 +131,15 @@ struct node_config {
 	u16 pad;
 };
 
+/* Where `struct sk_buff` has what bpf/lib/offload.h reads of it, in octets. */
+struct sk_buff_places {
+	u16 csum;
+	u16 mac_header;
+	u16 ip_summed;
+	u8 ip_summed_shift;
+	u8 known;
+};
+
 /* What the datapath knows of the endpoint behind an interface (key: ifindex). */
 struct endpoint_info {
 	u32 id;

@@ -45,6 +45,7 @@ struct packet {
 	bool ipv6;
 	bool fragment;	     /* any fragment of a datagram */
 	bool later_fragment; /* not the first: carries no layer-4 header */
+	bool sum_inside;     /* a device is to write a checksum into what layer 4 carries */
 	bool quotes;	     /* an ICMP error, and the packet that it quotes has been read */
 	u32 fragment_id;
 	u16 fragment_start;  /* in the frame: where what is in fragments begins */

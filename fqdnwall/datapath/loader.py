@@ -21,11 +21,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fqdnwall.datapath import compiler, libbpf
-from fqdnwall.datapath.layouts import CALLS, MAPS, POLICY_SHAPE, TAIL_CALLS, MapSpec, MapType
+from fqdnwall.datapath import btf, compiler, libbpf
+from fqdnwall.datapath.layouts import (
+    CALLS,
+    MAPS,
+    POLICY_SHAPE,
+    SK_BUFF_PLACES,
+    TAIL_CALLS,
+    MapSpec,
+    MapType,
+    SkBuffPlaces,
+)
 
 BPF_FS = Path("/sys/fs/bpf")
 ROOT = BPF_FS / "fqdnwall"
+KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 LINKS = "links"
 PRIVATE = "private"
 MOVED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
@@ -75,6 +85,7 @@ def load(instance: str, sizes: Mapping[str, int] | None = None) -> Datapath:
         private = _private_maps(compiled["private"], pins)
         programs, refused = _programs(compiled["programs"], {**maps, **private}, pins)
         _set_calls(private[CALLS], programs)
+        libbpf.update(private[SK_BUFF_PLACES], _u32(0), sk_buff_places().pack())
     except OSError as error:
         raise LoadError(f"the kernel refuses the datapath: {error}") from error
     for fd in private.values():
@@ -118,6 +129,22 @@ def _called(
             (pins / each).unlink(missing_ok=True)
         return {}, {name: str(error)}
     return called, {}
+
+
+def sk_buff_places() -> SkBuffPlaces:
+    """By the running kernel's type information; nothing known where it has none."""
+    try:
+        found = btf.members(KERNEL_TYPES.read_bytes(), "sk_buff")
+        summed = found["ip_summed"].offset
+        return SkBuffPlaces(
+            csum=found["csum_start"].offset // 8,
+            mac_header=found["mac_header"].offset // 8,
+            ip_summed=summed // 8,
+            ip_summed_shift=summed % 8,
+            known=1,
+        )
+    except (OSError, btf.BtfError, KeyError):
+        return SkBuffPlaces(0, 0, 0, 0, 0)
 
 
 def _set_calls(fd: int, called: Mapping[str, int]) -> None:

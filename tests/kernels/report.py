@@ -38,6 +38,13 @@ DIFFERENCES = """
 (1) What the kernel learns anew of an address whose time ran out, in the microseconds between the
 two, is deleted with it: its name has to be asked again.
 
+A kernel without type information of its own (`CONFIG_DEBUG_INFO_BTF`; all of Debian's have it) does
+not say where it notes a checksum that a device is to write. There, whoever has CAP_NET_RAW in an
+endpoint can have a port, an IPv6 address or two letters of a name overwritten behind the firewall,
+by a packet socket with PACKET_VNET_HDR: take the capability away, or have checksums computed inside
+(`ethtool -K eth0 tx off`, with no CAP_NET_ADMIN there to undo it). A kernel that is locked down for
+confidentiality lets no program read that memory, and the datapath does not load.
+
 A kernel that refuses a program of the DNS path (a verifier of another version, a helper that was
 taken out of it) still guards: the proxy then does all DNS, and `status` says so. Only
 `from_endpoint` and `to_endpoint` have to load.

@@ -68,12 +68,14 @@ from fqdnwall.datapath.layouts.structs import (
     PolicyKey,
     PolicyValue,
     RuleKey,
+    SkBuffPlaces,
 )
 
 HEADER = Path(__file__).parents[3] / "bpf" / "lib" / "layouts.h"
 
 STRUCTS: tuple[type[Layout], ...] = (
     NodeConfig,
+    SkBuffPlaces,
     EndpointInfo,
     EndpointAddress,
     IpcacheKey,

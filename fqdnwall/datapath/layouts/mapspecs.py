@@ -139,4 +139,6 @@ MAPS: tuple[MapSpec, ...] = (
 TAIL_CALLS = {"dns_query": 0, "dns_answer": 1, "dns_records": 2, "dns_learn": 3, "dns_error": 4}
 """Index in the programs' own `calls` array."""
 CALLS = "calls"
+SK_BUFF_PLACES = "sk_buff_places"
+"""A map of the programs alone, with one `SkBuffPlaces`."""
 PROGRAMS = ("from_endpoint", "to_endpoint", *TAIL_CALLS)

@@ -55,6 +55,18 @@ class NodeConfig(Layout):
 
 
 @dataclass(frozen=True, slots=True)
+class SkBuffPlaces(Layout):
+    """Where `struct sk_buff` has what bpf/lib/offload.h reads of it, in octets."""
+
+    C_NAME: ClassVar[str] = "sk_buff_places"
+    csum: U16  # of csum_start; csum_offset follows
+    mac_header: U16
+    ip_summed: U16
+    ip_summed_shift: U8  # bits
+    known: U8  # 1: the kernel has said
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointInfo(Layout):
     """What the datapath knows of the endpoint behind an interface (key: ifindex)."""
 

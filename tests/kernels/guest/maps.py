@@ -17,6 +17,7 @@ def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
     yield "5,000 elements of an LPM map", lambda: _survives("ipcache")
     yield "an element is taken out of a hash map", _is_taken
     yield "what ran out is collected, and nothing else", _is_collected
+    yield "the kernel says where it notes a checksum for a device", _is_noted
 
 
 def _survives(name: str) -> bool:
@@ -43,6 +44,10 @@ def _is_taken() -> bool:
         return taken == value and libbpf.take(fd, key, len(value)) is None
     finally:
         os.close(fd)
+
+
+def _is_noted() -> bool:
+    return loader.sk_buff_places().known == 1
 
 
 def _is_collected() -> bool:
