@@ -176,11 +176,21 @@ class GuardedCommand:
 
 
 def _write(path: Path, report: Report) -> None:
-    """The whole file or nothing of it."""
+    text = json.dumps(encode(report), indent=2) + "\n"
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_text(text)  # a device, a pipe: what others use is not to be replaced
+        else:
+            _replace(path, text)
+    except OSError as error:
+        print(f"fqdnwall: --report {path}: {error.strerror}", file=sys.stderr)
+
+
+def _replace(path: Path, text: str) -> None:
+    """The whole file or nothing of it. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(encode(report), indent=2) + "\n")
+        temporary.write_text(text)
         temporary.rename(path)
-    except OSError as error:
+    finally:
         temporary.unlink(missing_ok=True)
-        print(f"fqdnwall: --report {path}: {error.strerror}", file=sys.stderr)
