@@ -159,9 +159,9 @@ def _bind(path: Path, mode: int) -> socket.socket:
         path.chmod(mode)
         sock.listen(BACKLOG)
         sock.setblocking(False)
-    except BaseException:
+    except OSError as error:
         sock.close()
-        raise
+        raise SocketInUse(f"cannot listen at {path}: {error.strerror}") from error
     return sock
 
 

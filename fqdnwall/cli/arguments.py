@@ -30,7 +30,32 @@ def readable(option: str, paths: Sequence[Path] | None) -> tuple[Path, ...]:
             raise UsageError(f"{option}: there is no file {path}", "check the path")
         if not os.access(path, os.R_OK):
             raise UsageError(f"{option}: {path} cannot be read", "check its mode and owner")
-    return tuple(path.absolute() for path in paths or ())
+    return tuple(absolute(option, path) for path in paths or ())
+
+
+def absolute(option: str, path: Path) -> Path:
+    """The path from the root on. Raises UsageError where the working directory is gone."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise UsageError(
+            f"{option} {path}: the working directory is gone", "give the path from / on, or cd /"
+        ) from None
+
+
+def socket_path(path: Path | None) -> Path | None:
+    """Where --socket says to listen, once a socket can be there. Raises UsageError."""
+    from fqdnwall.api.sockets import PATH_LIMIT
+
+    if path is None:
+        return None
+    found = absolute("--socket", path)
+    if len(os.fsencode(found)) > PATH_LIMIT:
+        raise UsageError(f"--socket: {found} is longer than {PATH_LIMIT} bytes", "take another")
+    above = next(each for each in found.parents if each.exists())
+    if not above.is_dir():
+        raise UsageError(f"--socket: {above} is not a folder", "take another path")
+    return found
 
 
 def parse_labels(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:

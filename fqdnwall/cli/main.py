@@ -60,6 +60,7 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    _take_closed_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if COMPLETE_VARIABLE in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]
@@ -76,6 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _tell_api_error(error)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _take_closed_streams() -> None:
+    """No file of ours may get the number of a standard stream that the caller has closed.
+
+    What takes its place is closed again for a command that is executed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - for as long as we live
 
 
 def _tell_api_error(error: Exception) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TextIO
 
@@ -36,14 +37,12 @@ def report_text(report: Report, stream: TextIO | None = None) -> str:
 
 
 def print_report(report: Report, stream: TextIO | None = None) -> None:
-    """Write it to stderr (or ``stream``); a reader that has left is no error."""
+    """Write it to stderr (or ``stream``); a reader that has left, or has no room, is no error."""
     from fqdnwall.cli.output import ReaderGone, write
 
     to = stream or sys.stderr
-    try:
+    with suppress(ReaderGone, OSError):
         write(report_text(report, to), to)
-    except ReaderGone:
-        return
 
 
 def _headline(report: Report) -> str:

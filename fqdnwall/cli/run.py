@@ -97,7 +97,7 @@ def run(
       sudo fqdnwall run --audit --report seen.json -- make
     """
     from fqdnwall.api import options
-    from fqdnwall.cli.arguments import allowed, parsed, readable
+    from fqdnwall.cli.arguments import absolute, allowed, parsed, readable, socket_path
     from fqdnwall.cli.errors import UsageError
 
     chosen = options.RunOptions(
@@ -108,10 +108,10 @@ def run(
         audit=audit,
         resolvers=parsed("--resolver", resolver, options.parse_resolver),
         quiet=quiet,
-        report=None if report is None else report.absolute(),
+        report=None if report is None else absolute("--report", report),
         labels=parsed("--label", label, options.parse_label),
         namespace=namespace,
-        socket=None if socket is None else socket.absolute(),
+        socket=socket_path(socket),
         kernel_dns=kernel_dns,
     )
     allowed(allow, allow_cidr)
@@ -159,15 +159,15 @@ def agent(
     Example: sudo fqdnwall agent --policy-dir /etc/fqdnwall/policies
     """
     from fqdnwall.api import options
-    from fqdnwall.cli.arguments import parsed, readable
+    from fqdnwall.cli.arguments import absolute, parsed, readable, socket_path
     from fqdnwall.cli.errors import UsageError
 
     if not policy_dir.is_dir():
         raise UsageError(f"--policy-dir: there is no folder {policy_dir}", "make it first")
     chosen = options.AgentOptions(
-        policy_dir=policy_dir.absolute(),
+        policy_dir=absolute("--policy-dir", policy_dir),
         config=None if config is None else readable("--config", [config])[0],
-        socket=DEFAULT_SOCKET if socket is None else socket.absolute(),
+        socket=socket_path(socket) or DEFAULT_SOCKET,
         audit=audit,
         resolvers=parsed("--resolver", resolver, options.parse_resolver),
         verbose=verbose,
@@ -197,9 +197,10 @@ def cleanup(
     Example: sudo fqdnwall cleanup
     """
     from fqdnwall.api import options
+    from fqdnwall.cli.arguments import socket_path
     from fqdnwall.cli.output import show
 
-    path = DEFAULT_SOCKET if socket is None else socket.absolute()
+    path = socket_path(socket) or DEFAULT_SOCKET
     _need_root("cleanup")
     ended = _end(path)
     from fqdnwall.agent import cleanup as clear

@@ -1,15 +1,16 @@
-"""From C to instructions with bcc, in a process that exits: ``python -m …compiler OUT``.
+"""From C to instructions with bcc, in a process that exits: ``python -m …compiler``.
 
-bcc's library carries LLVM, tens of megabytes that the agent must never map. The result is a JSON
-file: each program's instructions with references to maps by name, and the maps that only the
-programs know. It depends on the source, bcc's version and the machine, not on sizes or pins, so
-the loader keeps it as a cache under its digest. Sizes of keys and values as the C compiler sees
-them are compared with ``layouts`` here: a struct that differs is refused.
+bcc's library carries LLVM, tens of megabytes that the agent must never map. The result is JSON on
+standard output: each program's instructions with references to maps by name, and the maps that only
+the programs know. It depends on the source, bcc's version and the machine, not on sizes or pins, so
+it is kept in a cache under its digest, where there is room for it. Sizes of keys and values as the
+C compiler sees them are compared with ``layouts`` here: a struct that differs is refused.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -50,23 +51,41 @@ def digest() -> str:
 def objects() -> dict[str, object]:
     """The compiled programs, from the cache or by a compiler process. Raises CompileError."""
     cached = CACHE / f"{digest()}.json"
-    if not cached.exists() or cached.stat().st_uid != os.geteuid():
-        CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-        result = subprocess.run(
-            [sys.executable, "-m", __name__, str(cached)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode:
-            raise CompileError(f"bcc cannot compile the datapath:\n{result.stderr.strip()}")
-    loaded: dict[str, object] = json.loads(cached.read_text())
+    return _kept(cached) or _compiled(cached)
+
+
+def _kept(cached: Path) -> dict[str, object] | None:
+    """What the cache has, if it is whole and root's own."""
+    try:
+        if cached.stat().st_uid != os.geteuid():
+            return None
+        loaded: dict[str, object] = json.loads(cached.read_text())
+    except (OSError, ValueError):
+        return None
+    return loaded
+
+
+def _compiled(cached: Path) -> dict[str, object]:
+    """Compiled anew, and kept where that is possible: without a cache a start takes longer."""
+    result = subprocess.run(
+        [sys.executable, "-m", __name__], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise CompileError(f"bcc cannot compile the datapath:\n{result.stderr.strip()}")
+    loaded: dict[str, object] = json.loads(result.stdout)
+    temporary = cached.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            temporary.write_text(result.stdout)
+            temporary.rename(cached)
+        finally:
+            temporary.unlink(missing_ok=True)
     return loaded
 
 
 def main() -> None:
-    """Compile and write the file named by the one argument, whole or not at all."""
-    target = Path(sys.argv[1])
+    """Compile, and print the result as JSON."""
     os.environ["BCC_KERNEL_SOURCE"] = str(KERNEL)
     from bcc import BPF  # a process that does not compile must not load LLVM
 
@@ -82,9 +101,7 @@ def main() -> None:
         "private": {name: _shape(info) for name, info in names.values() if name not in known},
     }
     _check_layouts(dict(names.values()))
-    temporary = target.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(result))
-    temporary.rename(target)
+    print(json.dumps(result))
 
 
 def _map_names(module: object) -> dict[int, tuple[str, libbpf.MapInfo]]:
@@ -123,7 +140,7 @@ def _check_layouts(compiled: dict[str, libbpf.MapInfo]) -> None:
         if (info.key_size, info.value_size) != (spec.key_size, spec.value_size):
             raise SystemExit(
                 f"map {spec.name}: C has a key of {info.key_size} and a value of "
-                f"{info.value_size} bytes, the layouts {spec.key_size} and {spec.value_size}"
+                f"{info.value_size} bytes, layouts.py {spec.key_size} and {spec.value_size}"
             )
 
 

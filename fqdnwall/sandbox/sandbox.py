@@ -78,7 +78,7 @@ class SandboxOptions:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run, and as whom."""
+    """What to run, and as whom; in `/` where the directory is gone or hidden."""
 
     argv: tuple[str, ...]
     caller: Caller
@@ -88,7 +88,11 @@ class Command:
 def command(argv: Sequence[str]) -> Command:
     """The command of a command line, as the user who called sudo, in this process's directory."""
     found = caller(os.environ, tuple(os.getgroups()), _account, _groups)
-    return Command(tuple(argv), found, os.getcwd())
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = "/"
+    return Command(tuple(argv), found, cwd)
 
 
 async def prepare(options: SandboxOptions, signals: Signals) -> Sandbox:
@@ -234,10 +238,15 @@ class Sandbox:
             candidate = plan(number, facts, options.prefix4, options.prefix6)
             return clash(candidate, facts.destinations) is None
 
-        slot = take_slot(options.places.run, capacity(options.prefix4, options.prefix6), usable)
-        self._undo.append(slot.release)
-        network.clear_dead(slot, options.places)
-        slot.claim()
+        try:
+            slot = take_slot(options.places.run, capacity(options.prefix4, options.prefix6), usable)
+            self._undo.append(slot.release)
+            network.clear_dead(slot, options.places)
+            slot.claim()
+        except OSError as error:
+            raise SandboxError(
+                f"cannot note in {options.places.run} what is in use: {error.strerror}"
+            ) from error
         self.plan = plan(slot.number, facts, options.prefix4, options.prefix6)
         self.resolvers = resolvers(_host_resolvers(options), options.resolvers, self.plan)
 
