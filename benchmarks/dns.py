@@ -6,6 +6,7 @@ Both are of `fqdnwall run`; the second is told to leave every query to the proxy
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from benchmarks.figures import (
     Row,
@@ -18,12 +19,25 @@ from benchmarks.figures import (
 from benchmarks.ways import Way, guarded, plain
 from tests.lab import Lab, world
 
-STEADY_QUERIES_A_SECOND = 1_000
 IN_FLIGHT = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How dnsperf asks."""
+
+    title: str
+    options: tuple[str, ...]
+
+
+LOADS = (
+    Load("with 20 queries in flight", ("-q", str(IN_FLIGHT))),
+    Load("at 1,000 queries a second", ("-Q", "1000")),
+)
+
+
 def measure(lab: Lab, rounds: int, seconds: int, say: Callable[[str], None]) -> list[Row]:
-    """The rate of answers with a bounded number of queries in flight; latency at a steady rate."""
+    """The rate of answers with a bounded number of queries in flight; latency under each load."""
     names = lab.directory / "names.txt"
     names.write_text("".join(f"{site.name} A\n{site.name} AAAA\n" for site in world.SITES[:6]))
     direct = plain(lab)
@@ -36,7 +50,11 @@ def measure(lab: Lab, rounds: int, seconds: int, say: Callable[[str], None]) -> 
         ways = (direct, kernel, proxy)
         return [
             _rate(lab, ways, str(names), rounds, seconds),
-            *_latency(lab, ways, str(names), rounds, seconds),
+            *(
+                row
+                for load in LOADS
+                for row in _latency(lab, ways, str(names), rounds, seconds, load)
+            ),
         ]
 
 
@@ -57,16 +75,16 @@ def _rate(lab: Lab, ways: Sequence[Way], names: str, rounds: int, seconds: int) 
     return medians(f"queries, {IN_FLIGHT} in flight", "1/s", taken)
 
 
-def _latency(lab: Lab, ways: Sequence[Way], names: str, rounds: int, seconds: int) -> list[Row]:
-    steady = ("-Q", str(STEADY_QUERIES_A_SECOND), "-v")
-    command = _dnsperf(lab, names, seconds, *steady)
+def _latency(
+    lab: Lab, ways: Sequence[Way], names: str, rounds: int, seconds: int, load: Load
+) -> list[Row]:
+    command = _dnsperf(lab, names, seconds, *load.options, "-v")
     taken = [
         {way.title: dnsperf_latencies(way.do(command).out) for way in ways} for _ in range(rounds)
     ]
-    at = f"latency at {STEADY_QUERIES_A_SECOND:,} queries a second"
     return [
         medians(
-            f"{at}, {name}",
+            f"latency {load.title}, {name}",
             "ms",
             [
                 {way: percentile(values, share) * 1000 for way, values in each.items()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from fqdnwall.agent.rulesets import name_of_key
-from fqdnwall.datapath.layouts import DNS_ADDRESSES_MAX, DnsEvent, DnsPath, bytes_address
+from fqdnwall.datapath.layouts import DnsEvent, DnsPath, bytes_address
 
 Address = IPv4Address | IPv6Address
 
@@ -31,23 +32,28 @@ class KernelDns:
     latency_seconds: float
 
 
+@lru_cache(maxsize=4096)
+def _text(address: bytes) -> str:
+    """Of clients and servers, which are few."""
+    return str(bytes_address(address))
+
+
 def read_dns_event(raw: bytes) -> KernelDns:
     """``raw`` may be cut off behind the first few addresses."""
-    event = DnsEvent.unpack(raw.ljust(DnsEvent.size(), b"\0"))
-    count = min(event.count, DNS_ADDRESSES_MAX)
+    event = DnsEvent.unpack(raw)
     return KernelDns(
         at=event.time / 1e9,
         path=DnsPath(event.path),
         endpoint=event.endpoint,
         scope=event.scope,
-        client=(str(bytes_address(event.client)), event.client_port),
-        server=(str(bytes_address(event.server)), event.server_port),
+        client=(_text(event.client), event.client_port),
+        server=(_text(event.server), event.server_port),
         qname=name_of_key(event.name, event.name_size),
         qtype=event.qtype,
         rcode=event.rcode,
         identity=event.identity,
         rule=event.rule,
-        addresses=tuple(bytes_address(entry.address) for entry in event.addresses[:count]),
+        addresses=tuple(bytes_address(entry.address) for entry in event.addresses[: event.count]),
         ttl=event.ttl,
         latency_seconds=event.latency / 1e9,
     )

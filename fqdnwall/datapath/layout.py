@@ -11,6 +11,7 @@ never disagree about an offset.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -77,6 +78,10 @@ class _Member:
             return f"u8 {self.name}[{self.kind.count}];"
         return f"{self.kind.c_type} {self.name};"
 
+    @property
+    def is_big_endian(self) -> bool:
+        return isinstance(self.kind, Scalar) and self.kind.c_type.startswith("__be")
+
     def encode(self, value: Any) -> Any:
         if isinstance(self.kind, Array):
             if len(value) > self.kind.count:
@@ -86,19 +91,18 @@ class _Member:
             if len(value) > self.kind.count:
                 raise ValueError(f"{self.name}: {len(value)} octets, {self.kind.count} fit")
             return value
-        if self.kind.c_type.startswith("__be"):
+        if self.is_big_endian:
             return int(value).to_bytes(self.kind.size, "big")
         return value
 
     def decode(self, value: Any) -> Any:
         if isinstance(self.kind, Array):
             size = self.kind.element.size()
+            count = min(len(value) // size, self.kind.count)
             return tuple(
-                self.kind.element.unpack(value[at : at + size]) for at in range(0, len(value), size)
+                self.kind.element.unpack(value[at * size : (at + 1) * size]) for at in range(count)
             )
-        if isinstance(self.kind, Scalar) and self.kind.c_type.startswith("__be"):
-            return int.from_bytes(value, "big")
-        return value
+        return int.from_bytes(value, "big") if self.is_big_endian else value
 
 
 class Layout:
@@ -124,9 +128,18 @@ class Layout:
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
+        """The fields of ``raw``. Of an array that ends the struct, the elements that are there.
+
+        Raises struct.error when anything else is missing.
+        """
         shape = _shape(cls)
-        values = shape.packer.unpack(raw)
-        return cls(*(m.decode(v) for m, v in zip(shape.members, values, strict=True)))
+        if shape.ends_in_array:
+            values = [*shape.fixed.unpack_from(raw), raw[shape.fixed.size :]]
+        else:
+            values = [*shape.fixed.unpack(raw)]
+        for at, decode in shape.decoders:
+            values[at] = decode(values[at])
+        return cls(*values)
 
     @classmethod
     def c(cls) -> str:
@@ -138,17 +151,36 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A layout's members and packer, worked out once and kept on the class."""
+    """What is known of a layout's members, worked out once and kept on the class.
+
+    ``fixed`` packs all of them but an array at the end; ``decoders`` are of the members whose
+    values are not what they unpack to.
+    """
 
     members: tuple[_Member, ...]
     packer: struct.Struct
+    fixed: struct.Struct
+    ends_in_array: bool
+    decoders: tuple[tuple[int, Callable[[Any], Any]], ...]
 
 
 def _shape(layout: type[Layout]) -> _Shape:
     known: _Shape | None = layout.__dict__.get("_SHAPE")
     if known is None:
         members = _members(layout)
-        known = _Shape(members, _packer(layout, members))
+        packer = _packer(layout, members)
+        ends_in_array = isinstance(members[-1].kind, Array)
+        known = _Shape(
+            members,
+            packer,
+            _struct(members[:-1]) if ends_in_array else packer,
+            ends_in_array,
+            tuple(
+                (at, member.decode)
+                for at, member in enumerate(members)
+                if isinstance(member.kind, Array) or member.is_big_endian
+            ),
+        )
         layout._SHAPE = known  # type: ignore[attr-defined]
     return known
 
@@ -173,4 +205,8 @@ def _packer(layout: type[Layout], members: tuple[_Member, ...]) -> struct.Struct
         offset += struct.calcsize("=" + member.code)
     if offset % max(member.alignment for member in members):
         raise TypeError(f"{layout.__name__} is {offset} bytes: pad it")
+    return _struct(members)
+
+
+def _struct(members: tuple[_Member, ...]) -> struct.Struct:
     return struct.Struct("=" + "".join(member.code for member in members))

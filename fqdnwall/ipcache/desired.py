@@ -36,9 +36,7 @@ def prefix_of(key: IpcacheKey) -> Network:
     return ip_network((address, key.prefix_length - offset))
 
 
-def longest_match(
-    table: Mapping[IpcacheKey, IpcacheValue], key: IpcacheKey
-) -> IpcacheValue | None:
+def longest_match(table: Mapping[IpcacheKey, IpcacheValue], key: IpcacheKey) -> IpcacheValue | None:
     """What the kernel finds of the addresses of ``key`` that no longer prefix speaks of."""
     bits = int.from_bytes(key.address, "big")
     for length in range(key.prefix_length, -1, -1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 
 from fqdnwall.datapath import layouts
 from fqdnwall.datapath.layout import U8, U16, U32, U64, Array, Be16, Layout, Octets, Scalar
+from fqdnwall.datapath.layouts import LearnedSlot, LearnedValue
+from fqdnwall.datapath.layouts import LearnedSlot, LearnedValue
 from fqdnwall.datapath.layouts.header import HEADER, STRUCTS, header
 
 SIZES = {
@@ -172,3 +176,16 @@ def test_the_compiler_refuses_a_map_whose_c_struct_has_another_size(tmp_path: Pa
 def test_scalar_annotations_know_their_sizes() -> None:
     sizes = [get_args(kind)[1].size for kind in (U8, U16, U32, U64, Be16)]
     assert sizes == [1, 2, 4, 8, 2]
+
+
+def test_of_an_array_that_is_cut_off_the_elements_that_are_there_are_read() -> None:
+    slots = tuple(LearnedSlot(number, 0, number) for number in range(1, 5))
+    raw = LearnedValue(slots).pack()
+    assert LearnedValue.unpack(raw).slots == slots
+    assert LearnedValue.unpack(raw[: -LearnedSlot.size()]).slots == slots[:3]
+    assert LearnedValue.unpack(raw + b"\1" * LearnedSlot.size()).slots == slots
+
+
+def test_nothing_else_may_be_cut_off() -> None:
+    with pytest.raises(struct.error):
+        LearnedSlot.unpack(bytes(LearnedSlot.size() - 1))
