@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import struct
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from fqdnwall.datapath import layouts
 from fqdnwall.datapath.layout import U8, U16, U32, U64, Array, Be16, Layout, Octets, Scalar
-from fqdnwall.datapath.layouts import LearnedSlot, LearnedValue
 from fqdnwall.datapath.layouts import LearnedSlot, LearnedValue
 from fqdnwall.datapath.layouts.header import HEADER, STRUCTS, header
 
