@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -246,7 +247,7 @@ def measure(
     )
     say("one more identity")
     times = [
-        _timed(lambda n=n: resolver.add_identity(Identity(9_000_000 + n), scenery.pod(n)[0]))  # type: ignore[misc]
+        _timed(partial(resolver.add_identity, Identity(9_000_000 + n), scenery.pod(n)[0]))
         for n in range(figures.samples)
     ]
     figures.identity_median, figures.identity_worst = statistics.median(times), max(times)
@@ -254,13 +255,11 @@ def measure(
     times = []
     for n in range(figures.samples):
         labels = cidr_labels(ip_network((0xC6000000 + n * 4001, 32)))
-        times.append(
-            _timed(lambda n=n, of=labels: resolver.add_identity(Identity(8_000_000 + n), of))
-        )  # type: ignore[misc]
+        times.append(_timed(partial(resolver.add_identity, Identity(8_000_000 + n), labels)))
     figures.prefix_median, figures.prefix_worst = statistics.median(times), max(times)
     say("one identity less")
     times = [
-        _timed(lambda n=n: resolver.remove_identity(Identity(8_000_000 + n)))  # type: ignore[misc]
+        _timed(partial(resolver.remove_identity, Identity(8_000_000 + n)))
         for n in range(figures.samples)
     ]
     figures.removal_median, figures.removal_worst = statistics.median(times), max(times)
