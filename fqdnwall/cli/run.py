@@ -5,7 +5,10 @@ Everything is checked here before root is asked for, so that a mistake costs not
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +21,20 @@ ResolverOption = Annotated[
     list[str] | None,
     typer.Option(metavar="IP", help="A resolver to use instead of the host's own (repeatable)."),
 ]
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """For imports, of which nothing is garbage: a tenth of their time goes into looking for some.
+
+    What is there at the end is never looked through again.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def run(
@@ -96,33 +113,35 @@ def run(
       sudo fqdnwall run --policy apis.yaml --label app=web -- ./web
       sudo fqdnwall run --audit --report seen.json -- make
     """
-    from fqdnwall.api import options
-    from fqdnwall.cli.arguments import absolute, allowed, parsed, readable, socket_path
-    from fqdnwall.cli.errors import UsageError
+    with nothing_collected():
+        from fqdnwall.api import options
+        from fqdnwall.cli.arguments import absolute, allowed, parsed, readable, socket_path
+        from fqdnwall.cli.errors import UsageError
 
-    chosen = options.RunOptions(
-        command=tuple(command),
-        policies=readable("--policy", policy),
-        allow=tuple(allow or ()),
-        allow_cidr=tuple(allow_cidr or ()),
-        audit=audit,
-        resolvers=parsed("--resolver", resolver, options.parse_resolver),
-        quiet=quiet,
-        report=None if report is None else absolute("--report", report),
-        labels=parsed("--label", label, options.parse_label),
-        namespace=namespace,
-        socket=socket_path(socket),
-        kernel_dns=kernel_dns,
-    )
-    allowed(allow, allow_cidr)
-    if not namespace:
-        raise UsageError("--namespace is empty", "leave it out for 'default'")
-    if chosen.report is not None and not chosen.report.parent.is_dir():
-        raise UsageError(f"--report: there is no folder {chosen.report.parent}", "make it first")
-    _need_root("run")
-    from fqdnwall.cli.report import print_report
-    from fqdnwall.run import run as guard
-
+        chosen = options.RunOptions(
+            command=tuple(command),
+            policies=readable("--policy", policy),
+            allow=tuple(allow or ()),
+            allow_cidr=tuple(allow_cidr or ()),
+            audit=audit,
+            resolvers=parsed("--resolver", resolver, options.parse_resolver),
+            quiet=quiet,
+            report=None if report is None else absolute("--report", report),
+            labels=parsed("--label", label, options.parse_label),
+            namespace=namespace,
+            socket=socket_path(socket),
+            kernel_dns=kernel_dns,
+        )
+        allowed(allow, allow_cidr)
+        if not namespace:
+            raise UsageError("--namespace is empty", "leave it out for 'default'")
+        if chosen.report is not None and not chosen.report.parent.is_dir():
+            raise UsageError(
+                f"--report: there is no folder {chosen.report.parent}", "make it first"
+            )
+        _need_root("run")
+        from fqdnwall.cli.report import print_report
+        from fqdnwall.run import run as guard
     raise typer.Exit(guard(chosen, print_report))
 
 
@@ -173,7 +192,8 @@ def agent(
         verbose=verbose,
     )
     _need_root("agent")
-    from fqdnwall.agent import main
+    with nothing_collected():
+        from fqdnwall.agent import main
 
     raise typer.Exit(main(chosen))
 
