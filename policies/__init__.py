@@ -33,7 +33,8 @@ from policies.model import CidrGroup, Policy, Rule, Spec, Tier
 from policies.names import InvalidName, NameKind, NameSelector, name_selector, pattern_selector
 from policies.options import Enforcement, Options, Service, Subject
 from policies.parse import ParseResult, parse_policies, parse_policy_objects
-from policies.resolve import addresses_need_one_identity, resolve, selected_by
+from policies.passes import names_behind_passes, without_names_behind_passes
+from policies.resolve import resolve, selected_by
 
 __all__ = [
     "BASIC",
@@ -69,13 +70,13 @@ __all__ = [
     "Subject",
     "Tier",
     "Verdict",
-    "addresses_need_one_identity",
     "allow_policy",
     "cidr_labels",
     "fqdn_labels",
     "ip_block_labels",
     "lookup",
     "name_selector",
+    "names_behind_passes",
     "parse_label",
     "parse_policies",
     "parse_policy_objects",
@@ -87,4 +88,5 @@ __all__ = [
     "selected_by",
     "selecting_labels",
     "unsupported",
+    "without_names_behind_passes",
 ]

@@ -10,7 +10,7 @@ from policies.entries import RuleRef
 from policies.expand import REFERENCES, expand_peer
 from policies.identity import Direction
 from policies.labels import K8S, NAMESPACE_KEY, RESERVED, Label, Labels
-from policies.model import Action, EntityPeer, Peer, Policy, Rule, Spec, Tier
+from policies.model import EntityPeer, Peer, Policy, Rule, Spec, Tier
 from policies.options import Enforcement, Options, Subject
 
 _INIT = Label(RESERVED, "init")
@@ -112,18 +112,19 @@ def _collect(
     if deny:
         applied = [a for a in applied if a.policy.tier is not Tier.BASELINE]
     levels = [level_of(a) for a in applied]
-    passing = [level_of(a) for a in applied if a.rule.action is Action.PASS]
     if direction is Direction.INGRESS and options.allow_localhost:
         levels.append((Tier.NORMAL, 0))
-    return DirectionRules(tuple(applied), Levels(levels, passing, deny), enforcing)
+    return DirectionRules(tuple(applied), Levels(levels, deny), enforcing)
 
 
 def level_of(applied: Applied) -> tuple[Tier, int]:
     """The tier, and the place in it; namespaced policies are all at one place."""
-    policy = applied.policy
-    if policy.tier is Tier.NORMAL:
-        return Tier.NORMAL, 0
-    return policy.tier, policy.priority * 1000 + applied.rule.order
+    return applied.policy.tier, level_in_tier(applied.policy, applied.rule)
+
+
+def level_in_tier(policy: Policy, rule: Rule) -> int:
+    """A rule's place among the rules of its tier; the lower is asked first."""
+    return 0 if policy.tier is Tier.NORMAL else policy.priority * 1000 + rule.order
 
 
 def _expanded(rule: Rule, options: Options) -> tuple[Peer, ...] | None:

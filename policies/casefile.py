@@ -31,8 +31,8 @@ from policies.entries import Verdict
 from policies.errors import PolicyError
 from policies.explain import Explanation, explain
 from policies.identity import Direction, Protocol
-from policies.model import CidrGroup, Policy
-from policies.parse import ParseResult, parse_policies, parse_policy_objects
+from policies.model import Policy
+from policies.parse import ParseResult, parse_policies, parse_policy_objects, together
 from policies.reader import Field, Problems, exactly_one
 from policies.world import World
 
@@ -82,8 +82,7 @@ def load_case_file(text: str, source: str, read: Callable[[str], str]) -> CaseFi
     problems = Problems(source, list(errors))
     cluster = Cluster()
     cases: list[Case] = []
-    policies: list[Policy] = []
-    groups: list[CidrGroup] = []
+    parsed: list[ParseResult] = []
     if not documents and not errors:
         problems.errors.append(PolicyError(source, 1, "", "the file is empty"))
     for document in documents:
@@ -91,16 +90,15 @@ def load_case_file(text: str, source: str, read: Callable[[str], str]) -> CaseFi
         members = at.fields(("policies", *CLUSTER_FIELDS, "cases"))
         cluster = read_cluster(members)
         for item in members["policies"].items() if "policies" in members else ():
-            result = _policies(item, read)
-            problems.errors += result.errors
-            policies += result.policies
-            groups += result.cidr_groups
+            parsed.append(_policies(item, read))
         if "cases" not in members:
             at.error("needs cases")
         for item in members["cases"].items() if "cases" in members else ():
             cases += _cases(item)
-    cluster = replace(cluster, cidr_groups=(*cluster.cidr_groups, *groups))
-    return CaseFile(source, cluster, tuple(policies), tuple(cases), tuple(problems.errors))
+    found = together(parsed)
+    cluster = replace(cluster, cidr_groups=(*cluster.cidr_groups, *found.cidr_groups))
+    faults = (*problems.errors, *found.errors)
+    return CaseFile(source, cluster, found.policies, tuple(cases), faults)
 
 
 def _policies(at: Field, read: Callable[[str], str]) -> ParseResult:

@@ -5,8 +5,8 @@ packet meets the same rules. Deciding once at each prefix therefore decides ever
 (tier, then priority) are asked in order; within a level deny beats redirect beats allow, and a
 PASS, which is weakest, jumps to the next tier.
 
-Invariant: a table's entry carries the precedence of the decision that it stands for, elevated when
-a PASS led to it, so that the best of several tables' answers is the answer of their rules together.
+Invariant: a table's entry carries the precedence of the level that decided, so that the best of
+several tables' answers is the answer of their rules together (but for what policies.passes tells).
 """
 
 from __future__ import annotations
@@ -88,52 +88,29 @@ Table: TypeAlias = Mapping[L4, Decision]
 
 
 class Levels:
-    """The (tier, priority) levels of one direction, ranked with the paths that a PASS opens.
+    """The (tier, priority) levels of one direction, numbered in the order in which they are asked.
 
-    A path is the levels at which rules passed, then the level that decided. Paths sort as the
-    order in which rules are asked, so a path's rank serves as the kernel's 24-bit priority.
+    A level's number serves as the kernel's 24-bit priority.
     """
 
-    def __init__(
-        self, levels: Iterable[tuple[Tier, int]], passing: Sequence[tuple[Tier, int]], deny: bool
-    ) -> None:
+    def __init__(self, levels: Iterable[tuple[Tier, int]], deny: bool) -> None:
         self.ordered = sorted(set(levels))
         self.number = {level: index for index, level in enumerate(self.ordered)}
         self.tiers = [tier for tier, _ in self.ordered]
         self.default_deny = deny
-        self.key = (tuple(self.ordered), frozenset(passing), deny)
-        self.end = len(self.ordered)
-        self._passing = {self.number[level] for level in passing}
-        self._rank: dict[tuple[int, ...], int] = {}
-        self._add((), range(self.end))
+        self.key = (tuple(self.ordered), deny)
 
-    def _add(self, path: tuple[int, ...], numbers: Iterable[int]) -> None:
-        for number in numbers:
-            self._rank[(*path, number)] = len(self._rank)
-            if number in self._passing:
-                later = [n for n in range(self.end) if self.tiers[n] > self.tiers[number]]
-                self._add((*path, number), later)
-        self._rank[(*path, self.end)] = len(self._rank)
-
-    def rank(self, path: tuple[int, ...]) -> int:
-        return self._rank[path]
-
-    def default(self, path: tuple[int, ...]) -> Decision:
-        """What holds where no rule of a path's last tier decides.
+    @property
+    def default(self) -> Decision:
+        """What holds where no rule decides.
 
         The allowing default shares the last level, where any denial beats it.
         """
+        end = len(self.ordered)
         if self.default_deny:
-            rank = self._rank[(*path, self.end)]
-            return Decision(Verdict.DENY, precedence(rank, DENY_LOW), ProxyKind.NONE, (), 0)
-        while path and path[-1] == self.end - 1:
-            # To pass at the last level is to leave it at the default.
-            path = path[:-1]
-        if path and self.tiers[self.end - 1] <= self.tiers[path[-1]]:
-            rank = self._rank[(*path, self.end)]
-        else:
-            rank = self._rank[(*path, max(self.end - 1, 0))]
-        return Decision(Verdict.ALLOW, precedence(rank, ALLOW_LOW), ProxyKind.NONE, (), 0)
+            return Decision(Verdict.DENY, precedence(end, DENY_LOW), ProxyKind.NONE, (), 0)
+        last = precedence(max(end - 1, 0), ALLOW_LOW)
+        return Decision(Verdict.ALLOW, last, ProxyKind.NONE, (), 0)
 
 
 def terms_of(
@@ -261,16 +238,14 @@ def _current(above: tuple[L4, ...], table: Table, beneath: Table) -> Decision | 
 
 def _decide(covering: list[Term], levels: Levels, order: Order) -> Decision:
     """The verdict where exactly these terms match."""
-    path: tuple[int, ...] = ()
     while covering:
         level = min(term.level for term in covering)
         here = [term for term in covering if term.level == level]
         low = max(term.low for term in here)
-        path = (*path, level)
         if low != PASS_LOW:
-            return _decision(here, low, precedence(levels.rank(path), low), order)
+            return _decision(here, low, precedence(level, low), order)
         covering = [term for term in covering if levels.tiers[term.level] > levels.tiers[level]]
-    return levels.default(path)
+    return levels.default
 
 
 def _decision(here: list[Term], low: int, rank: int, order: Order) -> Decision:

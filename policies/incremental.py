@@ -19,19 +19,16 @@ from policies.decide import Table
 from policies.entries import Resolved
 from policies.identity import Direction, Identity
 from policies.labels import Labels
-from policies.model import Peer, Policy, Rule, Spec
+from policies.model import Peer, Policy, PolicyKey, Rule, Spec
 from policies.options import NamedPorts, Options, Subject
 from policies.peerindex import PeerIndex
 from policies.resolve import assemble, tables_of
 from policies.tables import DirectionTables, TableCache
 
-PolicyKey: TypeAlias = tuple[str, str, str]
-"""(kind, namespace, name)"""
-
 
 def policy_key(policy: Policy) -> PolicyKey:
     """What tells policies apart; a second one with the same key takes the first one's place."""
-    return policy.kind, policy.namespace, policy.name
+    return policy.key
 
 
 @dataclass(frozen=True, slots=True)

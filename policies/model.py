@@ -270,6 +270,10 @@ class Spec:
         return tuple(rule for rule in self.rules if rule.direction is direction)
 
 
+PolicyKey: TypeAlias = tuple[str, str, str]
+"""(kind, namespace, name)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """One policy object. ``namespace`` is empty for cluster-wide kinds."""
@@ -283,6 +287,11 @@ class Policy:
     specs: tuple[Spec, ...]
     priority: int = 0
     labels: tuple[str, ...] = field(default=())
+
+    @property
+    def key(self) -> PolicyKey:
+        """What tells it apart from others."""
+        return self.kind, self.namespace, self.name
 
     @property
     def title(self) -> str:
@@ -307,3 +316,12 @@ class CidrGroup:
     cidrs: tuple[Network, ...]
     source: str = ""
     line: int = 0
+
+    @property
+    def key(self) -> PolicyKey:
+        """What tells it apart from others."""
+        return "CiliumCIDRGroup", "", self.name
+
+    @property
+    def title(self) -> str:
+        return f"CiliumCIDRGroup {self.name}"

@@ -18,6 +18,7 @@ from policies.metadata import Metadata, read_metadata
 from policies.model import CidrGroup, Policy
 from policies.reader import Field, Problems
 from policies.tiers import read_admin_policy, read_baseline_policy, read_cluster_policy
+from policies.together import told_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,20 @@ def _parse(
             if parsed is not None and len(problems.errors) == before:
                 found.append(parsed)
         errors += problems.errors
-    policies = tuple(item for item in found if isinstance(item, Policy))
-    groups = tuple(item for item in found if isinstance(item, CidrGroup))
-    return ParseResult(policies, tuple(errors), groups)
+    policies = [item for item in found if isinstance(item, Policy)]
+    groups = [item for item in found if isinstance(item, CidrGroup)]
+    return together([ParseResult(tuple(policies), tuple(errors), tuple(groups))])
+
+
+def together(results: Iterable[ParseResult]) -> ParseResult:
+    """What several texts hold. An object that is there twice is an error of the later text."""
+    results = tuple(results)
+    found = told_apart(
+        (policy for result in results for policy in result.policies),
+        (group for result in results for group in result.cidr_groups),
+    )
+    errors = [error for result in results for error in result.errors]
+    return ParseResult(found.policies, (*errors, *found.errors), found.cidr_groups)
 
 
 def _objects(at: Field) -> list[Field]:

@@ -26,13 +26,13 @@ from policies.entries import (
 from policies.identity import Direction, Identity
 from policies.l4 import L4
 from policies.labels import Labels, Network
-from policies.model import Action, CidrPeer, FqdnPeer, HttpRule, Policy, PortRule, ServicePeer
+from policies.model import CidrPeer, FqdnPeer, HttpRule, Policy, PortRule
 from policies.names import NameSelector
 from policies.options import Options, Subject
 from policies.peerindex import PeerIndex
 from policies.tables import DirectionTables, TableCache
 
-__all__ = ["addresses_need_one_identity", "assemble", "resolve", "selected_by", "tables_of"]
+__all__ = ["assemble", "resolve", "selected_by", "tables_of"]
 
 
 def resolve(
@@ -111,23 +111,6 @@ def prefixes_in(
     everywhere = [prefix for peer in cidrs for prefix in (peer.cidr, *peer.excepts)]
     inside = [prefix for peer in cidrs if peer.inside for prefix in (peer.cidr, *peer.excepts)]
     return networks_in_order(everywhere), networks_in_order(inside)
-
-
-def addresses_need_one_identity(policies: Iterable[Policy]) -> bool:
-    """Whether all that is true of an address must stand in the labels of one identity.
-
-    An address of a pod or node has one identity, always: the kernel gives further ones to addresses
-    outside alone, where they are those of learned names. As a rule the best of what these are
-    allowed is what their rules allow together. Not so where a rule PASSes traffic to a lower tier
-    and one is about addresses in the cluster: a pass that one identity meets takes away what
-    another is given. Then an address outside carries its prefix and its names in one identity.
-    """
-    rules = [rule for policy in policies for rule in policy.rules]
-    return any(rule.action is Action.PASS for rule in rules) and any(
-        isinstance(peer, ServicePeer) or (isinstance(peer, CidrPeer) and peer.inside)
-        for rule in rules
-        for peer in rule.peers or ()
-    )
 
 
 class RuleSets:

@@ -70,8 +70,9 @@ from policies.labels import (
 from policies.model import CidrPeer, FqdnPeer, Policy
 from policies.names import NameSelector
 from policies.options import NamedPorts, Options, Subject
+from policies.passes import names_behind_passes
 from policies.prefixes import PrefixMap
-from policies.resolve import addresses_need_one_identity, resolve
+from policies.resolve import resolve
 
 ENTITY_IDENTITY: Final[Mapping[str, Identity]] = {
     "host": HOST,
@@ -144,7 +145,8 @@ class World:
         self._blocks: PrefixMap[Labels] = PrefixMap()
         for prefix in blocks:
             self._blocks.put(prefix, ip_block_labels(prefix))
-        self._one_identity = addresses_need_one_identity(self.policies)
+        # What the kernel's several identities of an address cannot give, one can.
+        self.one_identity = bool(names_behind_passes(self.policies))
         self._by_address = self._addresses()
         for addresses in (self._by_address, *cluster.names.values()):
             for address in addresses:
@@ -303,7 +305,7 @@ class World:
         whole = WORLD_IPV4 if address.version == 4 else WORLD_IPV6
         outer = next(self._cidrs.holding(ip_network(address)), whole)
         names = [name for name, found in self.cluster.names.items() if address in found]
-        if self._one_identity:
+        if self.one_identity:
             texts = [text for name in names for text in self._texts(name)]
             labels = self.identities[outer] | {Label(FQDN, text) for text in texts}
             return (self._allocate(labels, _FIRST_LOCAL),)

@@ -22,13 +22,12 @@ from policies import (
     CidrGroup,
     Feature,
     Policy,
-    PolicyError,
     parse_policies,
     unsupported,
 )
-from policies.incremental import PolicyKey, policy_key
 from policies.model import CidrGroupPeer
-from policies.resolve import addresses_need_one_identity
+from policies.passes import names_behind_passes, without_names_behind_passes
+from policies.together import told_apart
 
 ENFORCED = (BASIC - {Feature.NAMED_PORTS}) | {Feature.CIDR_GROUPS}
 """Ports have no names outside a cluster."""
@@ -71,17 +70,7 @@ def load_text(text: str, source: str) -> Loaded:
     except RecursionError:
         return Loaded(problems=(_error(source, "nested too deeply to be read"),))
     errors = [*result.errors, *unsupported(result.policies, ENFORCED)]
-    if not errors and addresses_need_one_identity(result.policies):
-        errors = [
-            PolicyError(
-                policy.source,
-                policy.line,
-                "spec",
-                "a Pass rule for networks: it is not enforced here",
-            )
-            for policy in result.policies
-            if addresses_need_one_identity([policy])
-        ]
+    errors += names_behind_passes(result.policies)
     if errors:
         return Loaded(problems=tuple(_error(source, str(error)) for error in errors))
     if not result.policies and not result.cidr_groups:
@@ -94,21 +83,21 @@ def combined(loaded: Iterable[Loaded]) -> Loaded:
 
     Of policies and groups that have one name (as of objects in a cluster) the first counts.
     """
-    policies: dict[PolicyKey, Policy] = {}
-    groups: dict[str, CidrGroup] = {}
-    problems: list[Problem] = []
-    for each in loaded:
-        problems += each.problems
-        for policy in each.policies:
-            key = policy_key(policy)
-            if key in policies:
-                problems.append(_twice(policy.source, "/".join(filter(None, key)), policies[key]))
-            policies.setdefault(key, policy)
-        for group in each.groups:
-            if group.name in groups:
-                name = f"CiliumCIDRGroup/{group.name}"
-                problems.append(_twice(group.source, name, groups[group.name]))
-            groups.setdefault(group.name, group)
+    loaded = tuple(loaded)
+    found = told_apart(
+        (policy for each in loaded for policy in each.policies),
+        (group for each in loaded for group in each.groups),
+    )
+    problems = [problem for each in loaded for problem in each.problems]
+    problems += [
+        Problem(Severity.ERROR, error.source, f"{error}", "the one that was first is in force")
+        for error in found.errors
+    ]
+    problems += [
+        Problem(Severity.ERROR, error.source, f"{error}", "until then the rule counts for nothing")
+        for error in names_behind_passes(found.policies)
+    ]
+    names = {group.name for group in found.cidr_groups}
     problems += [
         Problem(
             Severity.WARNING,
@@ -116,12 +105,13 @@ def combined(loaded: Iterable[Loaded]) -> Loaded:
             f"{rule.path}: there is no CiliumCIDRGroup {peer.name}, so the rule selects nothing",
             "put the group into a file beside it",
         )
-        for policy in policies.values()
+        for policy in found.policies
         for rule in policy.rules
         for peer in rule.peers or ()
-        if isinstance(peer, CidrGroupPeer) and peer.name and peer.name not in groups
+        if isinstance(peer, CidrGroupPeer) and peer.name and peer.name not in names
     ]
-    return Loaded(tuple(policies.values()), tuple(groups.values()), tuple(problems))
+    policies = without_names_behind_passes(found.policies)
+    return Loaded(policies, found.cidr_groups, tuple(problems))
 
 
 class PolicyDir:
@@ -263,15 +253,6 @@ def _text(path: Path) -> str:
 
 def _error(source: str, message: str) -> Problem:
     return Problem(Severity.ERROR, source, message)
-
-
-def _twice(source: str, name: str, first: Policy | CidrGroup) -> Problem:
-    return Problem(
-        Severity.ERROR,
-        source,
-        f"{name} is in {first.source}:{first.line} already, and that one is in force",
-        "give one of them another name",
-    )
 
 
 def _unreadable(path: Path, error: Exception) -> Problem:

@@ -31,7 +31,7 @@ from policies.document import load_documents
 from policies.explain import Explanation
 from policies.identity import HOST, Direction, Protocol
 from policies.model import Policy
-from policies.parse import parse_policies
+from policies.parse import parse_policies, together
 from policies.reader import Field, Problems
 from policies.world import ENTITY_IDENTITY
 
@@ -57,13 +57,10 @@ class Paper:
 
 def read_policies(texts: Sequence[tuple[str, str]]) -> tuple[Policy, ...]:
     """The policies of (source, text). Raises CommandError with the first error."""
-    found: list[Policy] = []
-    for source, text in texts:
-        result = parse_policies(text, source)
-        if result.errors:
-            raise CommandError(str(result.errors[0]), "see: fqdnwall policy validate FILE...")
-        found += result.policies
-    return tuple(found)
+    found = together(parse_policies(text, source) for source, text in texts)
+    if found.errors:
+        raise CommandError(str(found.errors[0]), "see: fqdnwall policy validate FILE...")
+    return found.policies
 
 
 def on_paper(

@@ -60,19 +60,30 @@ def get(
 def validate(files: Files, output: OutputOption = Output.TABLE) -> None:
     """Check policy files: all errors, with line and field.
 
-    Needs no agent. The exit status is 0 when all are valid, 1 when one is not, 2 when one cannot
-    be read.
+    The files are taken together: one object in two of them is an error. Needs no agent. The exit
+    status is 0 when all are valid, 1 when one is not, 2 when one cannot be read.
 
     \b
     Example: fqdnwall policy validate policies/*.yaml
     """
+    from dataclasses import replace
+
     from fqdnwall.cli.arguments import read_text
     from fqdnwall.cli.errors import FAILURE
     from fqdnwall.cli.output import show
-    from policies.parse import parse_policies
+    from policies.parse import parse_policies, together
 
     texts = [read_text(path) for path in files]
-    results = [(source, parse_policies(text, source)) for source, text in texts]
+    parsed = [parse_policies(text, source) for source, text in texts]
+    # What is wrong between the files is told with the later one.
+    across = together(parsed).errors[sum(len(result.errors) for result in parsed) :]
+    results = [
+        (
+            source,
+            replace(result, errors=(*result.errors, *(e for e in across if e.source == source))),
+        )
+        for (source, _), result in zip(texts, parsed, strict=True)
+    ]
     show([_finding(*result) for result in results], output, lambda: _finding_lines(results))
     if any(result.errors for _, result in results):
         raise typer.Exit(FAILURE)

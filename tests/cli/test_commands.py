@@ -97,7 +97,7 @@ class TestMatch:
 class TestValidate:
     def test_valid_files_are_counted(self, fqdnwall: Command, tmp_path: Path) -> None:
         file = tmp_path / "p.yaml"
-        file.write_text(f"{POLICY}---\n{POLICY}")
+        file.write_text(f"{POLICY}---\n{POLICY.replace('name: ', 'name: another-', 1)}")
         assert fqdnwall("policy", "validate", str(file)) == Outcome(
             0, f"{file}: valid, 2 policies\n", ""
         )

@@ -308,6 +308,45 @@ def tiered_policy(draw: Draw) -> Json:
     }
 
 
+def passing_policy(draw: Draw) -> Json:
+    """Networks are passed on, and names are accepted before that, after it and further down."""
+    passing: Json = {"action": "Pass", "to": [{"networks": subset(draw, CIDRS)}]}
+    names: Json = {"action": "Accept", "to": [{"domainNames": subset(draw, [*NAMES, "*.a.io"])}]}
+    for rule in (passing, names):
+        if maybe(draw, 3):
+            rule["protocols"] = [cluster_port(draw, False)]
+    others = [tiered_rule(draw, "to", ["Accept", "Deny"], "cluster") for _ in range(2)]
+    rules = draw(st.permutations([passing, *subset(draw, [names, *others], 3, 0)]))
+    return {
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "default"},
+        "spec": {
+            "tier": draw(st.sampled_from(["Admin", "Admin", "Admin", "Baseline"])),
+            "priority": draw(st.sampled_from([0, 1])),
+            "subject": {"namespaces": {}},
+            "egress": rules,
+        },
+    }
+
+
+def naming_policy(draw: Draw) -> Json:
+    """Names are allowed, in the tier of namespaced policies."""
+    rules = [{"toFQDNs": [fqdn(draw)]} for _ in range(draw(st.integers(1, 2)))]
+    rules[0] |= {"toPorts": [port_rule(draw, "from", False)]} if maybe(draw) else {}
+    spec = {"endpointSelector": {}, "egress": [*rules, cilium_rule(draw, "to", False)]}
+    if maybe(draw, 3):
+        spec["egressDeny"] = [cilium_rule(draw, "to", True)]
+    if maybe(draw, 4):
+        spec["enableDefaultDeny"] = {"egress": False}
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": {"name": "n"},
+        "spec": spec,
+    }
+
+
 def subject(draw: Draw) -> Json:
     if maybe(draw, 3) is False:
         return {"namespaces": {} if maybe(draw) else label_selector(draw, ["team"])}
@@ -436,25 +475,37 @@ def flow(draw: Draw) -> Json:
     return found
 
 
+PASSING = [passing_policy, naming_policy, tiered_policy]
+FLAVOURS = [
+    [cilium_policy],
+    [cilium_policy, network_policy],
+    [tiered_policy, tiered_policy, network_policy],
+    [tiered_policy, tiered_policy, tiered_policy, cilium_policy],
+    PASSING,
+]
+
+
 @st.composite
-def requests(draw: Draw, flows: int = 25, most_policies: int = 5) -> Json:
+def requests(
+    draw: Draw, flows: int = 25, most_policies: int = 5, flavour: list[Any] | None = None
+) -> Json:
     """A whole request; ``flows`` of them at once, since a flow is cheap beside its cluster."""
     # Kinds meet in one request, and each is drawn enough by itself.
-    flavour = draw(
-        st.sampled_from(
-            [
-                [cilium_policy],
-                [cilium_policy, network_policy],
-                [tiered_policy, tiered_policy, network_policy],
-                [tiered_policy, tiered_policy, tiered_policy, cilium_policy],
-            ]
-        )
-    )
-    kinds = st.sampled_from(flavour)
+    kinds = st.sampled_from(flavour or draw(st.sampled_from(FLAVOURS)))
     policies = [draw(kinds)(draw) for _ in range(draw(st.integers(1, most_policies)))]
     return {
         "id": 0,
         **cluster(draw),
-        "policies": policies,
+        "policies": _told_apart(policies),
         "flows": [flow(draw) for _ in range(flows)],
     }
+
+
+def _told_apart(policies: list[Json]) -> list[Json]:
+    """Objects of one kind have names of their own; the baseline one has but one name."""
+    baseline = [p for p in policies if p["kind"] == "BaselineAdminNetworkPolicy"]
+    found = [policy for policy in policies if policy not in baseline[1:]]
+    for number, policy in enumerate(found):
+        if policy not in baseline:
+            policy["metadata"]["name"] += str(number)
+    return found

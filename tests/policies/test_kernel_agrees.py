@@ -47,13 +47,12 @@ from policies.identity import Direction, Identity, Protocol
 from policies.labels import CIDR, FQDN, cidr_labels
 from policies.parse import parse_policy_objects
 from policies.reader import Field, Problems
-from policies.resolve import addresses_need_one_identity
 from policies.world import World
 from tests.datapath import packets as p
 from tests.datapath.bench import ENDPOINT, IFINDEX, Bench
 from tests.datapath.places import put_learned
 from tests.policies import specification
-from tests.policies.drawing import requests
+from tests.policies.drawing import PASSING, requests
 
 pytestmark = pytest.mark.kernel
 
@@ -205,7 +204,6 @@ class Comparison:
         node = from_value({key: request[key] for key in CLUSTER_FIELDS})
         members = Field(node, "", Problems("drawn")).fields(CLUSTER_FIELDS)
         self.world = World(read_cluster(members), parsed.policies)
-        self.one_identity = addresses_need_one_identity(parsed.policies)
         self.rules = RuleBook()
         self._strangers: dict[tuple[PeerRef, int], Address] = {}
 
@@ -309,7 +307,7 @@ class Comparison:
         inside = [endpoint.ips for endpoint in cluster.endpoints.values()]
         inside += [node.ips for node in cluster.nodes.values()]
         addresses = [address for ips in inside for address in ips]
-        if self.one_identity:
+        if self.world.one_identity:
             addresses += [address for found in cluster.names.values() for address in found]
         for address in addresses:
             yield address, self.world.candidates(AddressRef(address))[0]
@@ -394,9 +392,9 @@ def kernel() -> Iterator[Kernel]:
         bench.close()
 
 
-def compare(kernel: Kernel, examples: int) -> None:
+def compare(kernel: Kernel, examples: int, flavour: list[Any] | None = None) -> None:
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(requests(FLOWS))
+    @given(requests(FLOWS, flavour=flavour))
     def same(request: Json) -> None:
         Comparison(kernel, request).run()
 
@@ -410,3 +408,8 @@ def test_two_thousand_flows_are_judged_by_the_kernel_as_specified(kernel: Kernel
 @pytest.mark.slow
 def test_a_hundred_thousand_flows_are_judged_by_the_kernel_as_specified(kernel: Kernel) -> None:
     compare(kernel, 2000)
+
+
+@pytest.mark.slow
+def test_networks_that_are_passed_on_are_judged_by_the_kernel_as_specified(kernel: Kernel) -> None:
+    compare(kernel, 500, PASSING)

@@ -189,7 +189,8 @@ def test_rules_are_asked_in_their_order(first: str, second: str, expected: str) 
 def test_a_lower_priority_is_asked_first(low: int, high: int, expected: str) -> None:
     text = ""
     for priority, action in ((low, "Accept"), (high, "Deny")):
-        text += CNP2 + SUBJECT.replace("priority: 1", f"priority: {priority}")
+        head = CNP2.replace("name: c}", f"name: c{priority}}}")
+        text += head + SUBJECT.replace("priority: 1", f"priority: {priority}")
         text += f", ingress: [{{action: {action}, from: [{{namespaces: {{}}}}]}}]}}\n---\n"
     assert ingress(policies(text), "frontend", subject="db", cluster=CLUSTER) == expected
 
