@@ -5,14 +5,13 @@ and makes the maps say so. Every change runs the same steps, in an order in whic
 meets an address whose identity its policy does not know:
 
     1. identities for every prefix, endpoint and selector that is spoken of now
-    2. policies in force judge the new identities of addresses as they judged the addresses
-       before they had one (``PoliciesInForce.inherit``)
-    3. ipcache learns the new prefixes; names that get another identity have both
-    4. each new policy is built beside the old one, and swapped in whole
-    5. ipcache forgets the old prefixes, names their former identities, and identities that
-       nothing holds are released
+    2. addresses that get another identity have one meanwhile that policies in force judge as the
+       old one, and those that come as the new one (``moves``); names have both
+    3. each new policy is built beside the old one, and swapped in whole
+    4. addresses have their new identities alone, ipcache forgets the old prefixes, names their
+       former identities, and identities that nothing holds are released
 
-Until step 4 the verdict on every packet is the old policy's, after it the new one's. Trees of names
+Until step 3 the verdict on every packet is the old policy's, after it the new one's. Trees of names
 are whole in the kernel before a policy refers to them (``rulesets``).
 
 A change that the maps have no room for leaves the former state in force, and raises MapFull.
@@ -29,7 +28,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 from fqdnwall.agent.inforce import PoliciesInForce, PolicyMap, by_identity
 from fqdnwall.agent.learning import Learning
-from fqdnwall.agent.moves import Move, is_outside, moves, own_labels, ways
+from fqdnwall.agent.moves import Move, Ways, is_outside, moves, own_labels
 from fqdnwall.agent.recorded import Recorder
 from fqdnwall.agent.rulesets import RuleSets
 from fqdnwall.datapath.delta import delta
@@ -466,24 +465,26 @@ class Firewall:
 
     def _prepare(self, moving: Mapping[IpcacheKey, Move]) -> Mapping[IpcacheKey, int]:
         """What addresses are while policies are swapped, and let the former policies know it."""
-        sets = self._resolver.policy_sets()
         changes = {
             held: (by_identity(held.entries), by_identity(self._entries(policy_set)))
-            for policy_set in sets
+            for policy_set in self._resolver.policy_sets()
             for held in {self._in_force.of(int(name)) for name in policy_set.subjects}
             if held is not None and held.entries != self._entries(policy_set)
         }
-        found = ways(
-            moving,
+        ways = Ways(
             {value.identity for value in self._ipcache.values()},
             lambda one, two: all(old.get(one) == old.get(two) for old, _ in changes.values()),
             lambda one, two: all(new.get(one) == new.get(two) for _, new in changes.values()),
             self._own_identity,
         )
+        meanwhile = {key: ways.identity(move) for key, move in moving.items()}
         self._introduce()
-        for held in changes:
-            self._in_force.inherit(held, found.parents)
-        return found.meanwhile
+        for policy_set in self._resolver.policy_sets():
+            entries = self._entries(policy_set)
+            for held in {self._in_force.of(int(name)) for name in policy_set.subjects}:
+                if held is not None and held.entries != entries:
+                    self._in_force.inherit(held, ways.parents)
+        return meanwhile
 
     def _own_identity(self, move: Move) -> Identity:
         both_outside = is_outside(move.former) and is_outside(move.wanted)

@@ -15,8 +15,8 @@ Pure. An identity of the outside, which learned names open, stands in only where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
 
 from fqdnwall.datapath.layouts import IpcacheKey, IpcacheValue
 from fqdnwall.ipcache.desired import longest_match, prefix_of
@@ -37,14 +37,6 @@ class Move:
 
 Alike = Callable[[int, int], bool]
 """Whether some policies judge two identities alike."""
-
-
-@dataclass(slots=True)
-class Ways:
-    """``meanwhile`` is the identity of each key; ``parents`` whom the old policies judge it as."""
-
-    meanwhile: dict[IpcacheKey, int] = field(default_factory=dict)
-    parents: dict[int, int] = field(default_factory=dict)
 
 
 def moves(
@@ -71,43 +63,43 @@ def _identity(key: IpcacheKey, value: IpcacheValue | None) -> int:
     return WORLD_IPV4 if prefix_of(key).version == 4 else WORLD_IPV6
 
 
-def ways(
-    moving: Mapping[IpcacheKey, Move],
-    in_use: set[int],
-    alike_before: Alike,
-    alike_after: Alike,
-    own: Callable[[Move], int],
-) -> Ways:
-    """The way of each move. ``own`` gives an identity of its own; ``in_use`` are addresses'."""
-    found = Ways()
-    chosen: dict[Move, int] = {}
-    for key, move in moving.items():
-        if move not in chosen:
-            chosen[move] = _way(move, in_use, alike_before, alike_after, own, found.parents)
-        found.meanwhile[key] = chosen[move]
-    return found
+class Ways:
+    """How addresses move. ``own`` gives an identity of its own; ``in_use`` are addresses' now.
 
+    ``parents``: identities that no address has yet, and whom the old policies must judge them as.
+    """
 
-def _way(
-    move: Move,
-    in_use: set[int],
-    alike_before: Alike,
-    alike_after: Alike,
-    own: Callable[[Move], int],
-    parents: dict[int, int],
-) -> int:
-    former, wanted = move.former, move.wanted
-    may_be_new = is_outside(former) or not is_outside(wanted)
-    may_be_old = is_outside(wanted) or not is_outside(former)
-    may_inherit = wanted not in in_use and wanted not in RESERVED_LABELS
-    may_be_new = may_be_new and (may_inherit or alike_before(former, wanted))
-    if may_be_new and parents.setdefault(wanted, former) == former:
-        return wanted
-    if may_be_old and alike_after(former, wanted):
-        return former
-    number = own(move)
-    parents[number] = former
-    return number
+    def __init__(
+        self, in_use: Set[int], before: Alike, after: Alike, own: Callable[[Move], int]
+    ) -> None:
+        self._in_use = in_use
+        self._before = before
+        self._after = after
+        self._own = own
+        self._known: dict[Move, int] = {}
+        self.parents: dict[int, int] = {}
+
+    def identity(self, move: Move) -> int:
+        """Of the move's addresses while policies are swapped."""
+        if move not in self._known:
+            self._known[move] = self._find(move)
+        return self._known[move]
+
+    def _find(self, move: Move) -> int:
+        former, wanted = move.former, move.wanted
+        if (is_outside(former) or not is_outside(wanted)) and self._is_before(wanted, former):
+            return wanted
+        if (is_outside(wanted) or not is_outside(former)) and self._after(former, wanted):
+            return former
+        number = self._own(move)
+        self.parents[number] = former
+        return number
+
+    def _is_before(self, wanted: int, former: int) -> bool:
+        """Whether the old policies judge one as the other, or may be taught to."""
+        if wanted not in self._in_use and wanted not in RESERVED_LABELS:
+            wanted = self.parents.setdefault(wanted, former)
+        return self._before(wanted, former)
 
 
 def is_outside(identity: int) -> bool:

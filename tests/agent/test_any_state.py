@@ -104,7 +104,7 @@ def test_maps_are_a_function_of_what_is_wanted_now(steps: list[Step], per_endpoi
     assert world.says() == world.from_scratch().says()
 
 
-@QUICK
+@settings(QUICK, max_examples=500)
 @given(STATES, STEPS | AT_ONCE)
 @pytest.mark.slow
 def test_every_packet_meets_the_old_policy_or_the_new_one(steps: list[Step], last: Step) -> None:
