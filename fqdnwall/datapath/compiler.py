@@ -140,7 +140,7 @@ def _check_layouts(compiled: dict[str, libbpf.MapInfo]) -> None:
         if (info.key_size, info.value_size) != (spec.key_size, spec.value_size):
             raise SystemExit(
                 f"map {spec.name}: C has a key of {info.key_size} and a value of "
-                f"{info.value_size} bytes, layouts.py {spec.key_size} and {spec.value_size}"
+                f"{info.value_size} bytes, the layouts {spec.key_size} and {spec.value_size}"
             )
 
 
