@@ -102,6 +102,21 @@ static inline int known_flow(struct __sk_buff *skb, struct scratch *scratch, str
 	return pass(flow);
 }
 
+/*
+ * Whether what the endpoint sends on this flow is DNS that policy has rules for. Such a flow is the
+ * endpoint's to begin: were one kept that the server began (by an answer too many, say), the
+ * queries on it would pass as replies.
+ */
+static inline bool carries_queries(struct flow *flow)
+{
+	struct scratch *other = scratch_of(SCRATCH_QUOTED);
+
+	if (flow->key.protocol != IPPROTO_UDP || !other)
+		return false;
+	decide(flow, true, 0, &other->decision);
+	return other->decision.verdict == VERDICT_REDIRECT;
+}
+
 static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 {
 	struct decision *decision = &scratch->decision;
@@ -149,9 +164,10 @@ static inline int new_flow(struct __sk_buff *skb, struct scratch *scratch)
 	}
 	/*
 	 * Packet by packet are judged those to group and broadcast addresses, whose replies nobody
-	 * owns, and echo replies to no request, which must not open the way for one.
+	 * owns, echo replies to no request, which must not open the way for one, and what a DNS
+	 * server sends unasked.
 	 */
-	if (owned && !is_echo_reply(packet)) {
+	if (owned && !is_echo_reply(packet) && (egress || !carries_queries(flow))) {
 		failed = ct_create(flow, decision,
 				   decision_flags(decision, audited) | (egress ? 0 : CT_INGRESS));
 		if (failed)

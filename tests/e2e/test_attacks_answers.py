@@ -256,15 +256,6 @@ def test_where_anybody_may_send_what_nobody_asked_for_opens_nothing(victim: Vict
     assert victim.opened(early, second, late) == set()
 
 
-@pytest.fixture
-def known_hole(victim: Victim, request: pytest.FixtureRequest) -> None:
-    """What comes in from a DNS server and answers nothing makes a flow of its own where policy lets
-    it in, and what the container sends back from that port is then no query but a reply."""
-    if victim.path == "kernel":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="bpf: such a flow is kept"))
-
-
-@pytest.mark.usefixtures("known_hole")
 def test_a_second_answer_where_anybody_may_send_lets_no_refused_name_out(victim: Victim) -> None:
     """A container can have it sent: by asking an allowed name twice under one id."""
     victim = victim.other
@@ -285,7 +276,6 @@ def test_a_second_answer_where_anybody_may_send_lets_no_refused_name_out(victim:
     assert arrived == [last[12:]]
 
 
-@pytest.mark.usefixtures("known_hole")
 def test_a_stray_datagram_where_anybody_may_send_spoils_no_answer(victim: Victim) -> None:
     victim = victim.other
     query, good = m.query(NAME, ident=victim.ident()), victim.address()
