@@ -42,9 +42,11 @@ from fqdnwall.ipcache.desired import desired
 from policies.cluster import Address, AddressRef, EndpointRef, EntityRef, Flow, NodeRef, PeerRef
 from policies.clusterfile import CLUSTER_FIELDS, PROTOCOLS, read_cluster
 from policies.document import from_value
-from policies.entries import NO_RULE, Entry, ProxyKind, Resolved, Verdict, lookup
+from policies.entries import NO_RULE, Entry, ProxyKind, Resolved, RuleRef, Verdict, lookup
+from policies.explain import explain
 from policies.identity import Direction, Identity, Protocol
 from policies.labels import CIDR, FQDN, cidr_labels
+from policies.model import Action
 from policies.parse import parse_policy_objects
 from policies.reader import Field, Problems
 from policies.world import World
@@ -248,11 +250,21 @@ class Comparison:
         rule = self.rules.rule(number)
         assert rule in rules if rules else rule is None
         place = "" if rule is None or rule == NO_RULE else f"{rule.source}.{rule.path}"
-        assert place in deciders, (place, deciders)
+        if verdict is Verdict.ALLOW and "" in {place, *deciders}:
+            # All is allowed that nobody denies. Of the permissions beside that, minimal entries
+            # keep what shadows something else.
+            assert not place or rule in self._permissions(flow), (place, deciders)
+        else:
+            assert place in deciders, (place, deciders)
         own = self.world.candidates(flow.peer)[0]
         assert identity in ({entry.identity or own for entry in best} or {own})
         if verdict is Verdict.DENY:
             assert reason is (DropReason.POLICY_DENY if best else DropReason.POLICY_DENIED)
+
+    def _permissions(self, flow: Flow) -> list[RuleRef]:
+        """The rules that permit the flow, whether or not that is what decides."""
+        considered = explain(self.world, flow).considered
+        return [each.rule for each in considered if each.matches and each.action is Action.ALLOW]
 
     def _best(self, resolved: Resolved, flow: Flow) -> list[Entry]:
         """The entries that decide: several where an address's names are let in alike.
